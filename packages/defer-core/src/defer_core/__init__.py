@@ -1,0 +1,59 @@
+"""defer: call this function later, on Google Cloud Tasks, App Engine's Task Queue or the embedded queue."""
+
+from __future__ import annotations
+
+from .__about__ import __version__
+from .bulk import Call, defer_many
+from .codec import register_type
+from .config import Config, configure
+from .delivery import Delivery, current_delivery
+from .enqueue import adefer, defer, enqueue
+from .errors import (
+    BulkSendError,
+    ConfigError,
+    DeferError,
+    NotInTransactionError,
+    PayloadTooLargeError,
+    PermanentTaskFailure,
+    SingularTaskFailure,
+    TaskAlreadyExistsError,
+    TaskTooLargeError,
+    UnserializableError,
+)
+from .execute import Outcome, execute
+from .google import run_envelope
+from .handle import Status, TaskHandle
+from .task import RetryOptions, Routing, Task, TaskOptions
+
+__all__ = [
+    "BulkSendError",
+    "Call",
+    "Config",
+    "ConfigError",
+    "DeferError",
+    "Delivery",
+    "NotInTransactionError",
+    "Outcome",
+    "PayloadTooLargeError",
+    "PermanentTaskFailure",
+    "RetryOptions",
+    "Routing",
+    "SingularTaskFailure",
+    "Status",
+    "Task",
+    "TaskAlreadyExistsError",
+    "TaskHandle",
+    "TaskOptions",
+    "TaskTooLargeError",
+    "UnserializableError",
+    "__version__",
+    "adefer",
+    "configure",
+    "current_delivery",
+    "defer",
+    "defer_many",
+    "enqueue",
+    "execute",
+    "register_type",
+    "run_envelope",
+]

@@ -1,0 +1,128 @@
+"""Many tasks of one callable: one bad call refuses all, one write stores all, and the queue's failures come by index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from . import options, sending
+from .config import Config, current
+from .enqueue import joins_transaction, leaves_record, put, store_for
+from .errors import BulkSendError, OptionError, TransportError
+from .handle import Status, TaskHandle
+from .record import TaskRecord
+from .sealing import seal
+from .stores.base import TaskStore
+from .task import Task, TaskOptions
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call of `defer_many`, where they are both positional and by keyword."""
+
+    args: tuple[Any, ...] = ()
+    """Positional arguments."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments."""
+
+
+def defer_many(
+    func: Callable[..., Any], calls: Iterable[Sequence[Any] | Mapping[str, Any] | Call], /, **given: Any
+) -> list[TaskHandle]:
+    """Defer one callable many times. A call is a tuple or list of positional arguments, a mapping of keyword arguments,
+    or a `Call`; `given` are options, which hold for all.
+
+    Raises what `defer` raises, naming the call's index, before anything is written; and BulkSendError, which has the
+    queue's failures by index, for tasks that leave no record or that the queue refused.
+    """
+    config = current()
+    wanted, rest = options.split(func, given, config)
+    if rest:
+        raise OptionError(f"defer_many() takes options only, and {sorted(rest)} are none: put arguments into the calls.")
+    store = store_for(wanted, config)
+    if wanted.routing.name is not None:
+        raise OptionError("_name cannot hold for many tasks: leave it out.")
+    transactional = joins_transaction(wanted, store)
+    records = _seal_all(func, calls, wanted, store, config)
+    kept = [
+        record
+        for record in records
+        if store is not None and leaves_record(wanted, record, store, transactional, config)
+    ]
+    beside = store is not None and store.in_transaction() and not transactional and bool(kept)
+    with store.outside_transaction() if beside and store else nullcontext():
+        if kept and store is not None:
+            put(store, kept)
+        return _send_all(records, kept, store, transactional, config)
+
+
+def _seal_all(
+    func: Callable[..., Any], calls: Iterable[Any], wanted: TaskOptions, store: TaskStore | None, config: Config
+) -> list[TaskRecord]:
+    records = []
+    for index, each in enumerate(calls):
+        call = _as_call(each, index)
+        try:
+            records.append(seal(Task(func=func, args=call.args, kwargs=call.kwargs, options=wanted), store, config))
+        except Exception as error:
+            error.add_note(f"This is call {index} of defer_many(); nothing was deferred.")
+            raise
+    return records
+
+
+def _as_call(given: Any, index: int) -> Call:
+    match given:
+        case Call():
+            return given
+        case tuple() | list():
+            return Call(tuple(given))
+        case Mapping():
+            return Call((), given)
+    raise OptionError(f"Call {index} of defer_many() is {given!r}: give a tuple of arguments, a mapping, or a Call.")
+
+
+def _send_all(
+    records: list[TaskRecord], kept: list[TaskRecord], store: TaskStore | None, transactional: bool, config: Config
+) -> list[TaskHandle]:
+    stored = {record.id for record in kept}
+    records = [r if r.id in stored else replace(r, routing=replace(r.routing, name=None)) for r in records]
+    messages = [sending.message(record) for record in records]
+    handles = [
+        TaskHandle(routing=m.routing, payload=m.body, record_id=r.id if r.id in stored else None)
+        for r, m in zip(records, messages, strict=True)
+    ]
+    if transactional and store is not None:
+        store.on_commit(partial(_send_after_commit, records, store, config, handles))
+        return handles
+    failures: dict[int, TransportError] = {}
+    for index, answer in enumerate(config.the_transport.send_many(messages)):
+        record, handle = records[index], handles[index]
+        try:
+            if record.id in stored and store is not None:
+                sending.settle_now(answer, record, store, config, handle, named=False)
+            elif isinstance(answer, TransportError):
+                raise answer
+            else:
+                handle.routing, handle.status = replace(handle.routing, name=answer), Status.SENT
+        except TransportError as error:
+            failures[index] = error
+    if failures:
+        sent = [handle for index, handle in enumerate(handles) if index not in failures]
+        message = f"The queue refused {len(failures)} of {len(handles)} tasks, the first (call {min(failures)}) with: {failures[min(failures)]}"
+        raise BulkSendError(message, failures=failures, handles=sent)
+    return handles
+
+
+def _send_after_commit(
+    records: list[TaskRecord], store: TaskStore, config: Config, handles: list[TaskHandle]
+) -> None:
+    """Never raises: what fails here is the sweep's."""
+    try:
+        answers = config.the_transport.send_many([sending.message(record) for record in records])
+        for record, handle, answer in zip(records, handles, answers, strict=True):
+            sending.settle_after_commit(answer, record, store, config, handle)
+    except Exception:
+        sending.log.exception("%d tasks could not be sent after their commit: the sweep will.", len(records))

@@ -1,0 +1,158 @@
+"""How a callable travels: as `module:qualname`, checked at `defer()` to lead back to the same object.
+
+A Ref is that string, or a list for what has no name of its own: `["method", instance, name]`,
+`["partial", ref, args, kwargs]` and `["instance", object]`. The codec takes care of the values in it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import Any
+
+from .config import Config
+from .errors import CallableError, CallableForbiddenError, CallableNotFoundError, DecodeError
+
+Ref = str | list[Any]
+
+FORBIDDEN = (
+    "os:system", "posix:system", "nt:system", "os:popen*", "os:exec*", "posix:exec*", "os:spawn*", "os:kill", "posix:kill",
+    "os:_exit", "posix:_exit", "os:fork*", "posix:fork*", "subprocess:*", "builtins:eval", "builtins:exec",
+    "builtins:compile", "builtins:__import__", "builtins:open", "io:open", "_io:open", "builtins:setattr",
+    "builtins:delattr", "builtins:globals", "builtins:getattr", "builtins:breakpoint", "builtins:input", "importlib:*",
+    "importlib.*", "runpy:*", "code:*", "pty:*", "ctypes:*", "ctypes.*", "pickle:*", "_pickle:*", "marshal:*", "shutil:rmtree",
+    "shutil:move", "sys:exit", "sys:settrace", "sys:setprofile", "timeit:*", "pdb:*", "webbrowser:*", "platform:popen",
+)  # fmt: skip
+"""Patterns of callables that no project means to run from a queue."""
+
+
+def to_ref(func: Callable[..., Any], config: Config) -> Ref:
+    """The Ref of a callable. Raises CallableError (saying why) or CallableForbiddenError."""
+    if isinstance(func, functools.partial):
+        return ["partial", to_ref(func.func, config), list(func.args), dict(func.keywords)]
+    name = _name_of(func)
+    if name is not None:
+        check_allowed(name, config)
+        if _leads_to(name, func):
+            return name
+    return _ref_of_instance(func, name, config)
+
+
+def _name_of(func: Any) -> str | None:
+    """The `module:qualname` by which a callable might be found, or None."""
+    target = getattr(func, "func", func) if not callable(func) and hasattr(func, "call") else func  # a Django task
+    owner = getattr(target, "__self__", None)
+    name = getattr(target, "__name__", None)
+    if isinstance(owner, type) and name:  # a classmethod: by the class it was taken from, not the one that defines it
+        return f"{owner.__module__}:{owner.__qualname__}.{name}"
+    holder = getattr(target, "__objclass__", None)  # str.upper
+    module = getattr(holder, "__module__", None) or getattr(target, "__module__", None)
+    if isinstance(owner, types.ModuleType):
+        module = owner.__name__
+    qualname = getattr(target, "__qualname__", None)
+    return f"{module}:{qualname}" if isinstance(module, str) and isinstance(qualname, str) else None
+
+
+def _leads_to(name: str, func: Any) -> bool:
+    try:
+        return bool(resolve(name) == func)
+    except CallableNotFoundError:
+        return False
+
+
+def _ref_of_instance(func: Any, name: str | None, config: Config) -> Ref:
+    owner = getattr(func, "__self__", None)
+    method = getattr(func, "__name__", None)
+    if owner is not None and method and not isinstance(owner, types.ModuleType | type):
+        kind = type(owner)
+        check_allowed(f"{kind.__module__}:{kind.__qualname__}.{method}", config)
+        if getattr(owner, method, None) == func:
+            return ["method", owner, method]
+        raise CallableError(f"{func!r} cannot be deferred: its instance has no method {method!r} that is this one.")
+    if not callable(func):
+        raise CallableError(f"{func!r} cannot be deferred: it is not callable.")
+    if not isinstance(func, types.FunctionType | types.BuiltinFunctionType | type):
+        kind = type(func)
+        check_allowed(f"{kind.__module__}:{kind.__qualname__}", config)
+        return ["instance", func]
+    raise CallableError(f"{func!r} cannot be deferred: {_why_not(func, name)}")
+
+
+def _why_not(func: Any, name: str | None) -> str:
+    qualname = getattr(func, "__qualname__", "")
+    if "<lambda>" in qualname:
+        return "it is a lambda, which has no name to find it by. Define a function in a module."
+    if "<locals>" in qualname:
+        return "it is defined inside a function, where nobody else can find it. Move it to the top of its module."
+    return f"{name} does not lead back to it (is it replaced by a decorator, or not at the top of its module?)."
+
+
+def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
+    """The callable of a Ref. Raises CallableNotFoundError, CallableForbiddenError or DecodeError."""
+    if isinstance(ref, str):
+        check_allowed(ref, config)
+        found = resolve(ref)
+        found = found if callable(found) else getattr(found, "call", None)
+        if not callable(found):
+            raise DecodeError(f"{ref} is not callable.")
+        return found
+    match ref:
+        case ["method", owner, str() as name]:
+            check_allowed(f"{type(owner).__module__}:{type(owner).__qualname__}.{name}", config)
+            try:
+                method = getattr(owner, name)
+            except AttributeError as error:
+                raise CallableNotFoundError(f"{type(owner).__qualname__} has no method {name!r}.") from error
+            return _called(method, name)
+        case ["partial", inner, list() as args, dict() as kwargs]:
+            return functools.partial(from_ref(inner, config), *args, **kwargs)
+        case ["instance", func]:
+            check_allowed(f"{type(func).__module__}:{type(func).__qualname__}", config)
+            return _called(func, type(func).__qualname__)
+    raise DecodeError("The task does not say what to call.")
+
+
+def _called(found: Any, name: str) -> Callable[..., Any]:
+    if not callable(found):
+        raise DecodeError(f"{name} is not callable.")
+    return found  # type: ignore[no-any-return]
+
+
+def resolve(name: str) -> Any:
+    """The object that `module:qualname` names. Raises CallableNotFoundError."""
+    module_name, colon, qualname = name.partition(":")
+    if not (module_name and colon and qualname):
+        raise CallableNotFoundError(f"{name!r} is not of the form 'module:qualname'.")
+    try:
+        found: Any = sys.modules.get(module_name) or import_module(module_name)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CallableNotFoundError(f"{name} cannot be found: {error}") from error
+    return found
+
+
+def check_allowed(name: str, config: Config) -> None:
+    """Raises CallableForbiddenError for a callable that the configuration refuses."""
+    forbidden = FORBIDDEN if config.forbidden_callables is None else config.forbidden_callables
+    if config.callables is not None and not _matches(name, config.callables):
+        raise CallableForbiddenError(f"{name} is not among the configured callables ({', '.join(config.callables)}).")
+    if _matches(name, forbidden):
+        raise CallableForbiddenError(f"{name} may not be deferred: it is among `forbidden_callables`, which is a setting.")
+
+
+def _matches(name: str, patterns: Any) -> bool:
+    dotted = name.replace(":", ".")
+    return any(fnmatchcase(name, each) or fnmatchcase(dotted, each) for each in patterns)
+
+
+def label(func: Any) -> str:
+    """What to call a callable in a list for people."""
+    inner = func
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return _name_of(inner) or f"{type(inner).__module__}:{type(inner).__qualname__}"

@@ -1,0 +1,25 @@
+"""The time, in one place, so that a simulation can have its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_source: Callable[[], float] = time.time
+
+
+def now() -> float:
+    """Seconds since the epoch."""
+    return _source()
+
+
+@contextmanager
+def replaced(source: Callable[[], float]) -> Iterator[None]:
+    """Take the time from `source` for the length of a `with` block (tests and simulations)."""
+    global _source
+    previous, _source = _source, source
+    try:
+        yield
+    finally:
+        _source = previous

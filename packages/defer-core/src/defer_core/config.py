@@ -1,0 +1,287 @@
+"""What this process has been told: `configure(...)`, a framework's settings, or `DEFER_*` environment variables."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timezone, tzinfo
+from functools import cached_property
+from typing import Any
+
+from .errors import ConfigError
+from .signing import Signer
+from .stores.base import TaskStore
+from .transports.base import Transport
+
+TRANSPORTS = {
+    "cloud": "defer_core.transports.cloud_tasks:CloudTasksTransport",
+    "appengine": "defer_core.transports.appengine:AppEngineTransport",
+    "local": "defer_local.transport:LocalTransport",
+    "memory": "defer_core.transports.memory:MemoryTransport",
+    "immediate": "defer_core.transports.immediate:ImmediateTransport",
+}
+STORES = {
+    "ndb": "defer_core.stores.ndb:NdbTaskStore",
+    "appengine": "defer_core.stores.appengine:AppEngineTaskStore",
+    "sqlite": "defer_core.stores.sqlite:SQLiteTaskStore",
+    "memory": "defer_core.stores.memory:MemoryStore",
+    "django": "defer_django.store:DjangoTaskStore",
+}
+STORE_OF = {"cloud": "ndb", "appengine": "appengine", "local": "sqlite", "memory": "memory", "immediate": "memory"}
+"""The store that goes with a transport where none is configured."""
+_EXTRAS = {"defer_local": "defer-local", "defer_django": "defer-django"}
+
+UNCONFIGURED = """defer is not configured: say where tasks go, one of
+  cloud      Google Cloud Tasks       configure(transport="cloud") or DEFER_TRANSPORT=cloud
+  appengine  App Engine's Task Queue  configure(transport="appengine") or DEFER_TRANSPORT=appengine
+  local      the embedded queue       configure(transport="local") or DEFER_TRANSPORT=local
+In Django settings: DEFER = {"TRANSPORT": "cloud"}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings. In `DEFER` and in the environment their names are in capitals (`DEFER_INLINE_LIMIT`)."""
+
+    transport: str | Transport | None = None
+    """`cloud`, `appengine`, `local`, `memory`, `immediate`, a `"module:Class"`, or an instance."""
+    transport_options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the transport's class."""
+    store: str | TaskStore | None = None
+    """`ndb`, `appengine`, `sqlite`, `memory`, `django`, a `"module:Class"`, or an instance; None goes by the transport."""
+    store_options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the store's class."""
+    joins: Sequence[str | TaskStore] = ()
+    """Further stores whose open transactions a defer joins."""
+    keys: Sequence[str | bytes] = ()
+    """Secrets that sign tasks: the first signs, all verify."""
+    url: str | Callable[[], str] = "/_ah/queue/deferred"
+    """Where tasks are posted: a path, an absolute URL, or a function that returns one."""
+    inline_limit: int = 100 * 1024
+    """Bytes of body, frame and all, above which the payload is stored and only claimed."""
+    store_policy: str = "always"
+    """`always`: every task that is not small leaves a record; `when-large`: only those that need one."""
+    allow_pickle: bool = True
+    """Whether values of other types fall back to pickle."""
+    accept_legacy_pickles: bool = False
+    """Whether bodies pickled by Google's deferred or by Djangae are run."""
+    callables: Sequence[str] | None = None
+    """Patterns (`shop.*`) of the callables that may be deferred and run; None is all but the forbidden."""
+    forbidden_callables: Sequence[str] | None = None
+    """Patterns of the callables that are refused; None is the default list."""
+    doors: Sequence[Any] | None = None
+    """Who may post tasks: names, `"module:Class"` or instances of doors; None goes by the transport."""
+    door_options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments by door name: `{"oidc": {"audience": ...}}`."""
+    expires_after: float | None = None
+    """Seconds after which an unrun task is no longer run; None is never."""
+    grace: float = 3600.0
+    """Seconds for which an unreadable task is retried, for rolling deploys."""
+    name_window: float = 3600.0
+    """Seconds from the first doubtful send for which a task's name is trusted to stop a second one."""
+    sweep_grace: float = 60.0
+    """Seconds that a record is left to its own sender before the sweep looks at it."""
+    sweep_interval: float = 60.0
+    """Seconds between two sweeps that one handling process does by itself; 0 turns them off."""
+    max_send_attempts: int = 10
+    """How often a refused task is sent again before it is dead."""
+    dead_retention: float = 30 * 86400.0
+    """Seconds for which dead letters are kept; 0 is for ever."""
+    max_unverified: int = 100
+    """How many dead letters are kept of bodies that never verified."""
+    timezone: tzinfo | Callable[[], tzinfo] = timezone.utc
+    """The zone of a naive `_eta`."""
+
+    def __post_init__(self) -> None:
+        if self.store_policy not in ("always", "when-large"):
+            raise ConfigError(f"store_policy is {self.store_policy!r}: it is 'always' or 'when-large'.")
+        if isinstance(self.keys, str | bytes):
+            raise ConfigError("keys is a single secret: give a list, of which the first signs and all verify.")
+        for name in ("grace", "name_window", "sweep_grace", "sweep_interval", "dead_retention"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is negative.")
+        if self.inline_limit < 1024:
+            raise ConfigError(f"inline_limit is {self.inline_limit}: it is a number of bytes, at least 1024.")
+
+    @cached_property
+    def signer(self) -> Signer | None:
+        """The signer, where keys are configured."""
+        return Signer(self.keys) if self.keys else None
+
+    @cached_property
+    def the_transport(self) -> Transport:
+        """The transport, made on first use. Raises ConfigError where none is configured."""
+        if self.transport is None:
+            raise ConfigError(UNCONFIGURED)
+        if self.transport == "local":
+            refuse_on_google_cloud("The local queue")
+        made = build(self.transport, TRANSPORTS, self.transport_options, Transport)
+        assert isinstance(made, Transport)
+        return made
+
+    @cached_property
+    def the_store(self) -> TaskStore | None:
+        """The store of plain defers, made on first use; None where there is no transport either."""
+        spec = self.store
+        if spec is None and isinstance(self.transport, str):
+            spec = STORE_OF.get(self.transport)
+        if spec is None:
+            return None
+        made = build(spec, STORES, self.store_options, TaskStore)
+        assert isinstance(made, TaskStore)
+        return made
+
+    @cached_property
+    def stores(self) -> tuple[TaskStore, ...]:
+        """Every store whose transactions a defer joins and whose Claims this process can read; the default one first."""
+        first = () if self.the_store is None else (self.the_store,)
+        return first + tuple(build(spec, STORES, {}, TaskStore) for spec in self.joins)
+
+    def post_url(self) -> str:
+        """Where tasks are posted that do not say so themselves."""
+        return self.url if isinstance(self.url, str) else self.url()
+
+    def store_named(self, name: str, alias: str) -> TaskStore | None:
+        """The store that a Claim names, or None."""
+        for store in self.stores:
+            if store.name == name and (not alias or store.has_alias(alias)):
+                return store.using(alias or None)
+        return None
+
+
+def build(spec: Any, names: Mapping[str, str], options: Mapping[str, Any], base: type) -> Any:
+    """An adapter from its short name, its `"module:Class"` or an instance. Raises ConfigError."""
+    if isinstance(spec, base):
+        return spec
+    if not isinstance(spec, str):
+        raise ConfigError(f"{spec!r} is no {base.__name__}: give a name, a 'module:Class' or an instance.")
+    path = names.get(spec, spec)
+    module, colon, name = path.partition(":")
+    if not colon:
+        raise ConfigError(f"There is no {base.__name__} {spec!r}: it is one of {', '.join(names)}, or a 'module:Class'.")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        package = _EXTRAS.get(module.partition(".")[0])
+        hint = f" Install {package}." if package and error.name == module.partition(".")[0] else ""
+        raise ConfigError(f"{spec!r} cannot be imported: {error}.{hint}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{spec!r} cannot be found: {error}") from error
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise ConfigError(f"{spec!r} does not take these options: {error}") from error
+
+
+def on_google_cloud() -> bool:
+    """Whether this process runs on App Engine or Cloud Run."""
+    return bool(os.environ.get("GAE_ENV") or os.environ.get("K_SERVICE"))
+
+
+def refuse_on_google_cloud(what: str) -> None:
+    """Raises ConfigError on App Engine and Cloud Run."""
+    if on_google_cloud():
+        raise ConfigError(f"{what} keeps its tasks on one machine's disk, so it is refused on Google Cloud (GAE_ENV, K_SERVICE).")
+
+
+# --- the current configuration ----------------------------------------------------------------------------------------
+
+_explicit: Config | None = None
+_cached: Config | None = None
+_source: Callable[[], Config | None] | None = None
+
+
+def configure(**settings: Any) -> Config:
+    """Configure this process; replaces what was configured before. Takes the fields of Config. Raises ConfigError."""
+    global _explicit
+    known = {each.name for each in dataclasses.fields(Config)}
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"There is no setting {name!r}{nearest(name, known)}.")
+    _explicit = Config(**settings)
+    return _explicit
+
+
+def nearest(name: str, known: set[str]) -> str:
+    """`; did you mean 'x'?`, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def set_source(source: Callable[[], Config | None] | None) -> None:
+    """Let a framework's settings be the configuration wherever `configure` was not called."""
+    global _source
+    _source = source
+    forget()
+
+
+def forget() -> None:
+    """Read settings and environment again when next asked."""
+    global _cached
+    _cached = None
+
+
+def reset() -> None:
+    """Forget what `configure` was told, too."""
+    global _explicit
+    _explicit = None
+    forget()
+
+
+def current() -> Config:
+    """The configuration; a bare one (which can run inline tasks, and send nothing) where nothing was configured."""
+    global _cached
+    if _explicit is not None:
+        return _explicit
+    if _cached is None:
+        _cached = (_source() if _source else None) or from_environment(os.environ)
+    return _cached
+
+
+@contextmanager
+def configured(**settings: Any) -> Iterator[Config]:
+    """`configure` for the length of a `with` block (tests)."""
+    global _explicit
+    previous = _explicit
+    try:
+        yield configure(**settings)
+    finally:
+        _explicit = previous
+
+
+def from_environment(environ: Mapping[str, str]) -> Config:
+    """The configuration that `DEFER_*` variables give. Raises ConfigError naming the variable."""
+    settings: dict[str, Any] = {}
+    for each in dataclasses.fields(Config):
+        variable = f"DEFER_{each.name.upper()}"
+        if variable in environ:
+            settings[each.name] = _parse(variable, environ[variable], str(each.type))
+    return Config(**settings)
+
+
+def _parse(variable: str, text: str, kind: str) -> Any:
+    """Lists are separated by commas, mappings are JSON."""
+    try:
+        if kind == "bool":
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+        if kind == "int":
+            return int(text)
+        if kind.startswith("float"):
+            return float(text)
+        if kind.startswith("Mapping"):
+            return dict(json.loads(text))
+        if kind.startswith("Sequence"):
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        if kind.startswith("tzinfo"):
+            import zoneinfo
+
+            return zoneinfo.ZoneInfo(text)
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"The environment variable {variable} is {text!r}, which is no {kind}.") from error
+    return text

@@ -1,0 +1,64 @@
+"""What one attempt at a task knows of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from . import clock
+
+DEFAULT_DEADLINE = 600.0
+"""Seconds that Cloud Tasks and automatically scaled App Engine give an attempt, unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """One attempt at one task."""
+
+    task_name: str = ""
+    """The task's short name in its queue."""
+    queue: str = ""
+    """The queue's short name."""
+    retry_count: int | None = None
+    """How many attempts came before this one; None where the queue does not say."""
+    execution_count: int | None = None
+    """How many earlier attempts were answered; None where the queue does not say."""
+    eta: float | None = None
+    """When the task was due, in seconds since the epoch."""
+    previous_response: int | None = None
+    """The HTTP status of the previous attempt."""
+    retry_reason: str = ""
+    """Why the queue tries again, in its words."""
+    target: str = ""
+    """The kind of target: `appengine`, `http`, `local`, `google` (Google's own handler) or `memory`."""
+    started: float = field(default_factory=clock.now)
+    """When this attempt began, in seconds since the epoch."""
+    deadline: float | None = None
+    """When this attempt will be cut off, in seconds since the epoch; None until the envelope has been read."""
+    require_signature: bool = False
+    """The door that let this in vouches for nobody: only a signed envelope may run."""
+
+    def seconds_left(self, now: float | None = None) -> float:
+        """Seconds until the deadline (the default deadline where none is known); negative once it is past."""
+        deadline = self.started + DEFAULT_DEADLINE if self.deadline is None else self.deadline
+        return deadline - (clock.now() if now is None else now)
+
+
+_current: ContextVar[Delivery | None] = ContextVar("defer_delivery", default=None)
+
+
+def current_delivery() -> Delivery | None:
+    """The attempt that is running here, or None outside a task."""
+    return _current.get()
+
+
+@contextmanager
+def delivering(delivery: Delivery) -> Iterator[Delivery]:
+    """Make `delivery` the current one for the length of a `with` block."""
+    token = _current.set(delivery)
+    try:
+        yield delivery
+    finally:
+        _current.reset(token)

@@ -1,0 +1,113 @@
+"""The send path: a Task becomes a record, and goes to the queue now, after the commit, or by the sweep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from . import options, sending
+from .config import Config, current
+from .errors import ConfigError, NotInTransactionError, PayloadTooLargeError
+from .handle import Status, TaskHandle
+from .record import TaskRecord
+from .sealing import seal
+from .stores.base import TaskStore
+from .task import Task, TaskOptions
+
+
+def defer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
+    """Call `func(*args, **kwargs)` later. Underscored keywords are options (`_countdown`, `_queue`, ...).
+
+    Raises OptionError, CallableError, UnserializableError, TaskTooLargeError, PayloadTooLargeError,
+    NotInTransactionError, ConfigError or TransportError; nothing has been written or sent then.
+    """
+    parsed, rest = options.split(func, kwargs, current())
+    return enqueue(Task(func=func, args=args, kwargs=rest, options=parsed))
+
+
+async def adefer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
+    """`defer` from a coroutine, in a thread: stores and queues block. A surrounding transaction of this thread is not joined."""
+    return await asyncio.to_thread(partial(defer, func, *args, **kwargs))
+
+
+def enqueue(task: Task) -> TaskHandle:
+    """Send a task, or leave it to the commit of the surrounding transaction."""
+    config = current()
+    store = store_for(task.options, config)
+    if config.the_transport.in_transaction() and task.options.transactional is not False:
+        return _enqueue_natively(task, store, config)
+    transactional = joins_transaction(task.options, store)
+    record = seal(task, store, config)
+    if store is None or not leaves_record(task.options, record, store, transactional, config):
+        return _send_inline(record, task.options, config)
+    handle = TaskHandle(routing=record.routing, payload=sending.message(record).body, record_id=record.id)
+    with nullcontext() if transactional or not store.in_transaction() else store.outside_transaction():
+        put(store, [record])
+        if transactional:
+            store.on_commit(partial(sending.send_after_commit, record, store, config, handle))
+        else:
+            named = task.options.routing.name is not None
+            sending.settle_now(sending.send(record, store, config), record, store, config, handle, named=named)
+    return handle
+
+
+def store_for(wanted: TaskOptions, config: Config) -> TaskStore | None:
+    """The store whose open transaction a task joins, else the configured one; None where there is none."""
+    alias = wanted.using
+    stores = [each.using(alias) for each in config.stores if alias is None or each.has_alias(alias)]
+    if alias is not None and not stores:
+        raise ConfigError(f"_using is {alias!r}, and no configured store has that alias.")
+    return next((store for store in stores if store.in_transaction()), stores[0] if stores else None)
+
+
+def joins_transaction(wanted: TaskOptions, store: TaskStore | None) -> bool:
+    """Whether a task belongs to the surrounding transaction. Raises NotInTransactionError."""
+    inside = store is not None and store.in_transaction()
+    if wanted.transactional and not inside and not (store and store.supports_transactional_outside):
+        raise NotInTransactionError
+    return inside and wanted.transactional is not False
+
+
+def leaves_record(
+    wanted: TaskOptions, record: TaskRecord, store: TaskStore, transactional: bool, config: Config
+) -> bool:
+    """Whether a task touches the store. Raises PayloadTooLargeError where it must and must not."""
+    if not transactional and store.in_transaction() and not store.supports_records_beside_transaction:
+        if record.is_claim:
+            raise PayloadTooLargeError(
+                "A task over the inline limit with `_transactional=False` would be stored in the very transaction that it is "
+                "to be independent of: defer it outside the transaction, or leave `_transactional` out."
+            )
+        return False
+    return transactional or record.is_claim or (not wanted.small and config.store_policy == "always")
+
+
+def put(store: TaskStore, records: list[TaskRecord]) -> None:
+    """Write new records; the deletes of those sent before ride along, and stay listed until their transaction commits."""
+    forget = store.forgotten.peek()
+    store.put(records, forget)
+    if forget:
+        store.on_commit(partial(store.forgotten.drop, forget))
+
+
+def _send_inline(record: TaskRecord, wanted: TaskOptions, config: Config) -> TaskHandle:
+    """Send a task that leaves no record; the queue names it, unless the caller did."""
+    record = replace(record, routing=replace(record.routing, name=wanted.routing.name))
+    message = sending.message(record)
+    name = config.the_transport.send(message)
+    return TaskHandle(routing=replace(record.routing, name=name), payload=message.body, status=Status.SENT)
+
+
+def _enqueue_natively(task: Task, store: TaskStore | None, config: Config) -> TaskHandle:
+    """Add a task in the transaction that the queue itself takes part in; a larger one's record is a second entity group."""
+    record = seal(task, store, config)
+    if record.is_claim and store is not None:
+        put(store, [record])
+    record = replace(record, routing=replace(record.routing, name=task.options.routing.name))
+    message = sending.message(record)
+    config.the_transport.send_in_transaction(message)
+    return TaskHandle(routing=record.routing, payload=message.body, record_id=record.id if record.is_claim else None)

@@ -1,0 +1,198 @@
+"""The underscored keywords of `defer()`: which there are, and what each may be."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from . import clock
+from .config import Config, nearest
+from .errors import OptionError
+from .task import RetryOptions, Routing, TaskOptions
+
+NAMES = frozenset(
+    "_countdown _eta _name _queue _target _service _version _instance _url _headers _retry_options _transactional _using "
+    "_small_task _wipe_related_caches _dispatch_deadline".split()
+)
+MAX_ETA = 30 * 86400.0
+"""Seconds ahead that a queue takes a task for."""
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,500}\Z")
+_QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}\Z")
+DEADLINES = (15.0, 86415.0)
+"""Seconds, least and most, that a queue gives one attempt."""
+
+
+def split(func: Callable[..., Any], kwargs: dict[str, Any], config: Config) -> tuple[TaskOptions, dict[str, Any]]:
+    """The options among `kwargs`, and the rest, which is the call's. Raises OptionError."""
+    given: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, value in kwargs.items():
+        if key in NAMES:
+            given[key] = value
+        else:
+            if key.startswith("_"):
+                _check_taken(func, key)
+            rest[key] = value
+    return (parse(given, config) if given else _DEFAULT), rest
+
+
+_DEFAULT = TaskOptions()
+
+
+def _check_taken(func: Callable[..., Any], key: str) -> None:
+    try:
+        parameters = inspect.signature(func).parameters
+    except (TypeError, ValueError):
+        parameters = {}  # type: ignore[assignment]
+    takes = key in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    if not takes:
+        raise OptionError(f"defer() has no option {key!r}{nearest(key, set(NAMES))}, and {func!r} does not take it.")
+
+
+def parse(given: Mapping[str, Any], config: Config) -> TaskOptions:
+    """TaskOptions from underscored keywords. Raises OptionError naming the option and what it may be."""
+    get = given.get
+    service, version, instance = _target(given)
+    return TaskOptions(
+        routing=Routing(
+            queue=_text(given, "_queue", _QUEUE, "letters, digits and hyphens, 100 at most") or "default",
+            name=_text(given, "_name", _NAME, "letters, digits, hyphens and underscores, 500 at most"),
+            eta=_eta(get("_countdown"), get("_eta"), config),
+            url=_url(get("_url")),
+            headers=_headers(get("_headers")),
+            service=service,
+            version=version,
+            instance=instance,
+            retry=retry_options(get("_retry_options")),
+            dispatch_deadline=_seconds("_dispatch_deadline", get("_dispatch_deadline"), *DEADLINES),
+        ),
+        transactional=_flag(given, "_transactional", None),
+        using=_text(given, "_using", None, "a database alias"),
+        small=bool(_flag(given, "_small_task", False)),
+        wipe_related_caches=bool(_flag(given, "_wipe_related_caches", True)),
+    )
+
+
+def _bad(name: str, value: Any, expected: str) -> OptionError:
+    return OptionError(f"{name} is {value!r}: it must be {expected}.")
+
+
+def _text(given: Mapping[str, Any], name: str, pattern: re.Pattern[str] | None, expected: str) -> str | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or (pattern and not pattern.match(value)):
+        raise _bad(name, value, expected)
+    return str(value)
+
+
+def _flag(given: Mapping[str, Any], name: str, default: bool | None) -> bool | None:
+    value = given.get(name, default)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise _bad(name, value, "True or False")
+    return value
+
+
+def _seconds(name: str, value: Any, least: float, most: float) -> float | None:
+    if value is None:
+        return None
+    if hasattr(value, "total_seconds"):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise _bad(name, value, f"a number of seconds from {least:g} to {most:g}")
+    return float(value)
+
+
+def _eta(countdown: Any, eta: Any, config: Config) -> float | None:
+    """`_countdown` wins. A naive `_eta` is in the configured zone (UTC, as in the SDK, unless a framework says otherwise)."""
+    if countdown is not None:
+        if hasattr(countdown, "total_seconds"):
+            countdown = countdown.total_seconds()
+        if isinstance(countdown, bool) or not isinstance(countdown, int | float) or countdown != countdown:
+            raise _bad("_countdown", countdown, "a number of seconds")
+        when = clock.now() + countdown
+    elif eta is None:
+        return None
+    elif isinstance(eta, datetime):
+        zone = config.timezone() if callable(config.timezone) else config.timezone
+        when = (eta if eta.tzinfo else eta.replace(tzinfo=zone)).timestamp()
+    else:
+        raise _bad("_eta", eta, "a datetime")
+    if when > clock.now() + MAX_ETA:
+        raise OptionError(f"The task would run at {when:.0f}, over 30 days ahead, which is more than queues take.")
+    return when
+
+
+def _url(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.startswith(("/", "http://", "https://")):
+        raise _bad("_url", value, "a path that begins with '/', or an absolute URL")
+    return value
+
+
+def _headers(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
+        raise _bad("_headers", value, "a mapping of strings to strings")
+    for key, text in value.items():
+        if not key or any(char in key + text for char in "\r\n\0"):
+            raise _bad("_headers", {key: text}, "free of line breaks")
+    return dict(value)
+
+
+def _target(given: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
+    """Service, version and instance; `_target` is `service`, `version.service` or `instance.version.service`, as in the SDK."""
+    named = [_text(given, f"_{part}", None, "a name") for part in ("service", "version", "instance")]
+    target = _text(given, "_target", None, "'service' or 'version.service'")
+    if target is None:
+        return named[0], named[1], named[2]
+    if any(named):
+        raise OptionError("_target and _service, _version or _instance say the same thing: give one of them.")
+    parts = target.split(".")
+    if len(parts) > 3 or not all(parts):
+        raise _bad("_target", target, "'service' or 'version.service'")
+    service, version, instance = [*reversed(parts), None, None][:3]
+    return service, version, instance
+
+
+_SDK_RETRY = {
+    "task_retry_limit": "max_attempts",
+    "task_age_limit": "max_retry_duration",
+    "min_backoff_seconds": "min_backoff",
+    "max_backoff_seconds": "max_backoff",
+    "max_doublings": "max_doublings",
+}
+
+
+def retry_options(value: Any) -> RetryOptions | None:
+    """Ours, the SDK's TaskRetryOptions, or a dict with the names of either. Raises OptionError."""
+    if value is None or isinstance(value, RetryOptions):
+        return value
+    if isinstance(value, Mapping):
+        given = dict(value)
+    elif all(hasattr(value, name) for name in _SDK_RETRY):
+        given = {name: getattr(value, name) for name in _SDK_RETRY}
+    else:
+        raise _bad("_retry_options", value, "a RetryOptions, a dict or the SDK's TaskRetryOptions")
+    renamed: dict[str, Any] = {}
+    for key, number in given.items():
+        name = _SDK_RETRY.get(key, key)
+        if name not in RetryOptions.__dataclass_fields__:
+            raise OptionError(f"_retry_options has no {key!r}{nearest(key, set(RetryOptions.__dataclass_fields__))}.")
+        if number is None:
+            continue
+        least = -1 if name == "max_attempts" else 0
+        if hasattr(number, "total_seconds"):
+            number = number.total_seconds()
+        if isinstance(number, bool) or not isinstance(number, int | float) or number < least:
+            raise _bad(f"_retry_options[{key!r}]", number, f"a number, at least {least}")
+        # the SDK counts repetitions, Cloud Tasks counts attempts
+        renamed[name] = int(number) + 1 if key == "task_retry_limit" else number
+    return RetryOptions(**renamed)

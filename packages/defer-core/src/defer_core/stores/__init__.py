@@ -1,0 +1,1 @@
+"""Stores of task records: one seam (`base`), one module an adapter."""

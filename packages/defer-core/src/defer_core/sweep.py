@@ -1,0 +1,112 @@
+"""The sweep: sends what a crash left behind, drops what was sent, wakes what other packages register."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from . import clock, sending
+from .config import Config, current
+from .errors import TaskAlreadyExistsError, TransportError
+from .record import State, TaskRecord
+from .stores.base import TaskStore
+
+log = logging.getLogger("defer")
+
+LEASE = 120.0
+"""Seconds that a record is the sweep's that took it."""
+PAGE = 50
+"""Records that are leased at a time."""
+IN_REQUEST = 1.0
+"""Seconds that a sweep may take of a request."""
+
+Sweeper = Callable[[float | None], int]
+"""Takes the time by which to stop (seconds since the epoch, or None); returns how many things it woke."""
+_sweepers: dict[str, Sweeper] = {}
+
+
+def register_sweeper(name: str, sweeper: Sweeper) -> None:
+    """Let every sweep also run `sweeper`; a later one of the same name replaces it."""
+    _sweepers[name] = sweeper
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """What a sweep did."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """`sent`, `dropped`, `postponed`, `dead`, `expired`, and what the sweepers woke, under their names."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {what}" for what, count in sorted(self.counts.items())) or "nothing to do"
+
+
+def sweep(*, budget: float | None = None) -> SweepReport:
+    """Sweep every configured store, for at most `budget` seconds. Any number may run at once."""
+    config, counts = current(), Counter[str]()
+    until = None if budget is None else clock.now() + budget
+    for store in config.stores:
+        while _time_left(until) and (records := store.lease_due(now=clock.now(), limit=PAGE, seconds=LEASE)):
+            for record in records:
+                counts[_sweep_one(record, store, config)] += 1
+        _expire(store, config, counts)
+    for name, sweeper in _sweepers.items():
+        if _time_left(until):
+            counts[name] += sweeper(until)
+    counts = +counts
+    if counts:
+        log.info("Sweep: %s", SweepReport(counts=counts))
+    return SweepReport(counts=counts)
+
+
+def _time_left(until: float | None) -> bool:
+    return until is None or clock.now() < until
+
+
+def _sweep_one(record: TaskRecord, store: TaskStore, config: Config) -> str:
+    """Send one leased record; every change holds only while the lease does."""
+    doubtful = record.doubtful_since
+    if doubtful is not None and clock.now() - doubtful > config.name_window and not record.idempotent:
+        store.mark(record.id, lease=record.lease, state=State.DEAD, reason="held")
+        return "held"
+    answer = sending.send(record, store, config)
+    if isinstance(answer, TransportError) and not isinstance(answer, TaskAlreadyExistsError):
+        sending.postpone(record, store, config, answer)
+        return "postponed"
+    if record.is_claim:
+        store.mark(record.id, lease=record.lease, state=State.SENT)
+    else:
+        store.delete([record.id], lease=record.lease)
+    return "dropped" if isinstance(answer, TaskAlreadyExistsError) else "sent"
+
+
+def _expire(store: TaskStore, config: Config, counts: Counter[str]) -> None:
+    """Delete dead letters past their retention."""
+    if not config.dead_retention:
+        return
+    oldest = clock.now() - config.dead_retention
+    old = [each.id for each in store.list(State.DEAD) if (each.last_attempt or each.created) < oldest]
+    if old:
+        counts["expired"] += store.delete(old)
+
+
+_last = 0.0
+_lock = threading.Lock()
+
+
+def after_task(config: Config) -> None:
+    """Sweep in a handling process: at most once an interval, for at most a second. Never raises."""
+    global _last
+    if not config.sweep_interval or config.transport is None:
+        return
+    with _lock:
+        if clock.now() - _last < config.sweep_interval:
+            return
+        _last = clock.now()
+    try:
+        sweep(budget=IN_REQUEST)
+    except Exception:
+        log.exception("The sweep after a task failed.")

@@ -1,0 +1,81 @@
+"""A call that is to happen later, before anything of it is serialised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryOptions:
+    """How the queue repeats a failing task; None leaves a setting to the queue."""
+
+    max_attempts: int | None = None
+    """How often the task is tried in all (at least 1); -1 is without limit."""
+    max_retry_duration: float | None = None
+    """Seconds since the first attempt after which the queue gives up."""
+    min_backoff: float | None = None
+    """Seconds before the first repetition."""
+    max_backoff: float | None = None
+    """Seconds that the wait between repetitions grows to."""
+    max_doublings: int | None = None
+    """How often the wait doubles before it grows linearly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routing:
+    """Where and when a task goes: all that a transport needs besides the body."""
+
+    queue: str = "default"
+    """The queue's short name."""
+    name: str | None = None
+    """The task's short name; None lets the queue choose one."""
+    eta: float | None = None
+    """When to run, in seconds since the epoch; None is now."""
+    url: str | None = None
+    """A path (App Engine) or an absolute URL (HTTP) to post to; None is the configured one."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Further headers of the request."""
+    service: str | None = None
+    """App Engine service; None is the transport's default."""
+    version: str | None = None
+    """App Engine version."""
+    instance: str | None = None
+    """App Engine instance."""
+    retry: RetryOptions | None = None
+    """How to repeat a failing task."""
+    dispatch_deadline: float | None = None
+    """Seconds that one attempt may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """The underscored keywords of `defer()`, parsed."""
+
+    routing: Routing = field(default_factory=Routing)
+    """Where and when the task goes."""
+    transactional: bool | None = None
+    """True and False as given; None follows the surrounding transaction."""
+    using: str | None = None
+    """The database alias whose transaction the task belongs to."""
+    small: bool = False
+    """The caller says that the task fits inline, so no record is needed."""
+    wipe_related_caches: bool = True
+    """Leave the relation caches of Django instances behind."""
+    idempotent: bool = False
+    """A second run does no harm, so a doubtful send may always be repeated (tasks of iterations)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A callable, its arguments and its options."""
+
+    func: Callable[..., Any]
+    """What to call."""
+    args: tuple[Any, ...] = ()
+    """Its positional arguments."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Its keyword arguments, without the options."""
+    options: TaskOptions = field(default_factory=TaskOptions)
+    """How to send it."""

@@ -1,0 +1,1 @@
+"""Transports of tasks: one seam (`base`), one module an adapter."""
