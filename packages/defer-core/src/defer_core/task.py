@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,18 @@ class Routing:
     """How to repeat a failing task."""
     dispatch_deadline: float | None = None
     """Seconds that one attempt may take."""
+
+    def to_json(self) -> str:
+        """As stores keep it: a JSON object of what is set."""
+        return json.dumps({key: value for key, value in asdict(self).items() if value is not None})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        if "retry" in fields:
+            fields["retry"] = RetryOptions(**fields["retry"])
+        return cls(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)
