@@ -179,12 +179,12 @@ def test_mark_never_creates_a_record(store: TaskStore) -> None:
     assert store.get(gone) is None and store.count(State.DEAD) == 0
 
 
-def test_mark_can_keep_the_lease_and_add_a_payload(store: TaskStore) -> None:
+def test_mark_can_pass_the_lease_on_and_add_a_payload(store: TaskStore) -> None:
     record = a_record()
     store.put([record])
     [leased] = store.lease_due(now=NOW, limit=1, seconds=60)
     payload = b"p" * 1_500_000
-    assert store.mark(record.id, lease=leased.lease, keep_lease=True, envelope=b"claim", payload=payload)
+    assert store.mark(record.id, lease=leased.lease, new_lease=leased.lease, envelope=b"claim", payload=payload)
     found = store.get(record.id)
     assert found is not None and (found.lease, found.envelope, found.payload) == (leased.lease, b"claim", payload)
 

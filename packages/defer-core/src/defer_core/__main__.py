@@ -1,31 +1,106 @@
-"""`python -m defer_core sweep` and `python -m defer_core dead …`, for plain Python services."""
+"""`python -m defer_core sweep` and `python -m defer_core dead …`, configured by `DEFER_*` variables."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timezone
 
+from . import clock, dead
 from .config import current
 from .errors import ConfigError, DeferError
+from .record import State, TaskRecord
+from .stores.base import TaskStore
 from .sweep import sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status."""
+    """Run one command. Returns the exit status: 0 done, 1 failed (the reason is on stderr)."""
     parser = argparse.ArgumentParser(prog="python -m defer_core", description=__doc__)
+    add_commands(parser)
+    return run(parser.parse_args(argv))
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Add `sweep` and `dead` to a parser."""
     commands = parser.add_subparsers(dest="command", required=True)
-    sweeping = commands.add_parser("sweep", help="send what a crash left behind")
+    sweeping = commands.add_parser("sweep", help="send what a crash left behind, and wake what has stalled")
     sweeping.add_argument("--budget", type=float, help="seconds after which to stop")
-    arguments = parser.parse_args(argv)
+    burying = commands.add_parser("dead", help="the dead letters")
+    add_dead_arguments(burying)
+
+
+def add_dead_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `dead` takes to a parser."""
+    parser.add_argument("action", choices=["list", "show", "rerun", "drop"])
+    parser.add_argument("ids", nargs="*", metavar="id", help="record ids; `all` for every dead letter")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a parsed command on every configured store. Returns the exit status."""
     try:
-        if not current().stores:
+        stores = current().stores
+        if not stores:
             raise ConfigError("No store is configured: set DEFER_TRANSPORT or DEFER_STORE.")
-        print(sweep(budget=arguments.budget))
-    except DeferError as error:
-        print(error, file=sys.stderr)
+        return run_sweep(arguments.budget) if arguments.command == "sweep" else run_dead(arguments, stores)
+    except (DeferError, KeyError) as error:
+        print(error.args[0], file=sys.stderr)
         return 1
+
+
+def run_sweep(budget: float | None) -> int:
+    """Sweep, and say what was done and what is left."""
+    report = sweep(budget=budget)
+    print(f"defer sweep: {report}")
+    for store in current().stores:
+        oldest = store.oldest_pending()
+        age = "none" if oldest is None else f"{clock.now() - oldest:.0f} s"
+        where = f"{store.name} {store.alias}".strip()
+        print(f"  {where}: oldest pending {age}, pending {store.count(State.PENDING)}, dead {store.count(State.DEAD)}")
+    return 1 if report.counts["failed"] else 0
+
+
+def run_dead(arguments: argparse.Namespace, stores: Sequence[TaskStore]) -> int:
+    """List, show, re-run or drop dead letters."""
+    every = [(record.id, store) for store in stores for record in dead.dead_letters(store)]
+    if arguments.action == "list":
+        for record_id, store in every:
+            print(_line(dead.find(record_id, store)))
+        return 0
+    if not arguments.ids:
+        raise KeyError(f"dead {arguments.action} needs the ids of dead letters, or `all`.")
+    for record_id, store in every if arguments.ids == ["all"] else [_located(each, stores) for each in arguments.ids]:
+        _act(arguments.action, record_id, store)
     return 0
+
+
+def _located(record_id: str, stores: Sequence[TaskStore]) -> tuple[str, TaskStore]:
+    for store in stores:
+        if store.get(record_id) is not None:
+            return record_id, store
+    raise KeyError(f"There is no dead letter {record_id}.")
+
+
+def _act(action: str, record_id: str, store: TaskStore) -> None:
+    record = dead.find(record_id, store)
+    if action == "show":
+        print(f"{_line(record)}\n  attempts {record.attempts}, {_time(record.first_attempt)} to {_time(record.last_attempt)}")
+        print(f"  verified {record.verified}, {len(record.envelope)} bytes\n{record.last_error}")
+    elif action == "rerun":
+        print(f"{record_id}: {dead.rerun(record_id, store).status}")
+    else:
+        dead.drop(record_id, store)
+        print(f"{record_id}: dropped")
+
+
+def _line(record: TaskRecord) -> str:
+    error = record.last_error.strip().rpartition("\n")[2]
+    return f"{record.id}  {_time(record.last_attempt)}  {record.reason}  {record.routing.queue}  {record.label or '?'}  {error}"
+
+
+def _time(seconds: float | None) -> str:
+    return "-" if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

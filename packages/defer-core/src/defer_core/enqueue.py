@@ -11,7 +11,7 @@ from typing import Any
 
 from . import options, sending
 from .config import Config, current
-from .errors import ConfigError, NotInTransactionError, PayloadTooLargeError
+from .errors import ConfigError, NotInTransactionError, PayloadTooLargeError, TaskSizeRefusedError, TaskTooLargeError
 from .handle import Status, TaskHandle
 from .record import TaskRecord
 from .sealing import seal
@@ -98,7 +98,10 @@ def _send_inline(record: TaskRecord, wanted: TaskOptions, config: Config) -> Tas
     """Send a task that leaves no record; the queue names it, unless the caller did."""
     record = replace(record, routing=replace(record.routing, name=wanted.routing.name))
     message = sending.message(record)
-    name = config.the_transport.send(message)
+    try:
+        name = config.the_transport.send(message)
+    except TaskSizeRefusedError as error:
+        raise TaskTooLargeError(f"{error} Leave `_small_task` out.", size=len(message.body)) from error
     return TaskHandle(routing=replace(record.routing, name=name), payload=message.body, status=Status.SENT)
 
 

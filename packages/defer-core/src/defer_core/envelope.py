@@ -82,6 +82,11 @@ def encode(envelope: Envelope, signer: Signer | None = None, *, compress: bool =
     return header + signer.sign(header, body) + body if signer else header + body
 
 
+def is_envelope(data: bytes) -> bool:
+    """Whether these bytes claim to be an envelope."""
+    return data[:1] == bytes((MAGIC,))
+
+
 def created_at(data: bytes) -> float | None:
     """When an envelope was made, whatever its version and key; None for bytes that are none."""
     if len(data) < _HEADER.size or data[0] != MAGIC:

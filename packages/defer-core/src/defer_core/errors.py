@@ -113,9 +113,19 @@ class SingularTaskFailure(DeferError):
 class DecodeError(DeferError):
     """The body of the task cannot be read, now or ever."""
 
+    reason = "unreadable"
+
+
+class ExpiredError(DecodeError):
+    """The task was not run before it expired."""
+
+    reason = "expired"
+
 
 class SignatureError(DecodeError):
     """The body of the task is not signed, or its signature is wrong."""
+
+    reason = "unverified"
 
 
 class NotYetReadableError(DeferError):

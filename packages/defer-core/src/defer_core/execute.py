@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import Any
 
-from . import clock, codec, dead, envelope, frame, sweep, tracing
+from . import callables, clock, codec, dead, envelope, frame, legacy, sweep, tracing
 from .config import Config, current
 from .delivery import DEFAULT_DEADLINE, Delivery, delivering
 from .errors import (
     DecodeError,
+    ExpiredError,
     NotYetReadableError,
     PermanentTaskFailure,
     SignatureError,
     SingularTaskFailure,
     StoreNotConfiguredError,
+    UnknownKeyError,
+    UnknownVersionError,
 )
 from .record import TaskRecord
 from .stores.base import TaskStore
 
 log = logging.getLogger("defer")
+
+CLOCK_SKEW = 300.0
+"""Seconds that the clocks of two machines may differ by."""
 
 
 class Outcome(Enum):
@@ -64,21 +69,21 @@ def execute(body: bytes, delivery: Delivery) -> Outcome:
         return _wait(body, delivery, error, config)
     except DecodeError as error:
         log.error("Task %s in %s cannot be read: %s", delivery.task_name, delivery.queue, error)
-        dead.bury_unread(body, delivery, error, config, verified=not isinstance(error, SignatureError))
+        verified = not isinstance(error, SignatureError)
+        dead.bury(body, delivery, error, config, reason=error.reason, verified=verified)
         return Outcome.PERMANENT
     if opened is None:
         return Outcome.DONE
-    outcome = _run(opened, delivery, config)
+    outcome = _run(opened, body, delivery, config)
     sweep.after_task(config)
     return outcome
 
 
-def _run(opened: Opened, delivery: Delivery, config: Config) -> Outcome:
+def _run(opened: Opened, body: bytes, delivery: Delivery, config: Config) -> Outcome:
     sealed = opened.sealed
-    deadline = delivery.started + (sealed.deadline or DEFAULT_DEADLINE)
-    attempt = replace(delivery, deadline=delivery.deadline or deadline)
+    deadline = delivery.deadline or delivery.started + (sealed.deadline or DEFAULT_DEADLINE)
     try:
-        with delivering(attempt), tracing.continued(sealed.trace, opened.label):
+        with delivering(replace(delivery, deadline=deadline)), tracing.continued(sealed.trace, opened.label):
             opened.run()
     except Exception as error:
         if _is_failure(error, SingularTaskFailure):
@@ -87,7 +92,10 @@ def _run(opened: Opened, delivery: Delivery, config: Config) -> Outcome:
         if not _is_failure(error, PermanentTaskFailure):
             raise
         log.error("Task %s (%s) failed for good.", delivery.task_name, opened.label, exc_info=error)
-        dead.bury(opened.record, opened.store, sealed, opened.label, delivery, error, config)
+        if opened.record is not None and opened.store is not None:
+            dead.bury_record(opened.record, opened.store, error)
+        else:
+            dead.bury(body, delivery, error, config, reason="permanent", label=opened.label)
         return Outcome.PERMANENT
     if opened.record is not None and opened.store is not None:
         opened.store.delete([opened.record.id])
@@ -107,29 +115,48 @@ def open_body(body: bytes, delivery: Delivery, config: Config) -> Opened | None:
         return _open_legacy(body, delivery, config)
     sealed = envelope.decode(frame.unwrap(body), config.signer, require_signature=delivery.require_signature)
     if sealed.expires is not None and clock.now() > sealed.expires:
-        raise DecodeError("The task has expired.")
-    if sealed.claim is None:
-        assert sealed.payload is not None
-        return _opened(sealed.payload, sealed, None, None, config)
-    store = config.store_named(sealed.claim.store, sealed.claim.alias)
+        raise ExpiredError
+    if sealed.claim is not None:
+        return _open_claim(sealed.claim, sealed, body, delivery, config)
+    return _opened(sealed.payload or b"", sealed, config)
+
+
+def _open_claim(
+    claim: envelope.Claim, sealed: envelope.Envelope, body: bytes, delivery: Delivery, config: Config
+) -> Opened | None:
+    store = config.store_named(claim.store, claim.alias)
     if store is None:
-        raise StoreNotConfiguredError(
-            f"The payload is in the store {sealed.claim.store!r} {sealed.claim.alias!r}, which is not configured here."
-        )
-    record = store.get(sealed.claim.key)
+        where = f"{claim.store!r} {claim.alias!r}".replace(" ''", "")
+        raise StoreNotConfiguredError(f"The task's payload is in the store {where}, which is not configured here.")
+    record = store.get(claim.key)
     if record is None or record.payload is None:
-        return dead.missing_payload(sealed, store, delivery, config)
-    if len(record.payload) != sealed.claim.size or envelope.digest(record.payload) != sealed.claim.digest:
+        return _missing(claim, sealed, body, store, delivery, config)
+    if len(record.payload) != claim.size or envelope.digest(record.payload) != claim.digest:
         raise DecodeError(f"The stored payload of record {record.id} is not the one that the task claims.")
-    return _opened(record.payload, sealed, record, store, config)
+    return _opened(record.payload, sealed, config, record, store)
+
+
+def _missing(
+    claim: envelope.Claim, sealed: envelope.Envelope, body: bytes, store: TaskStore, delivery: Delivery, config: Config
+) -> None:
+    """A Claim whose record is not there: not yet (retried for the grace), done before, or lost (a dead letter)."""
+    if _within_grace(sealed.created, delivery, config):
+        raise NotYetReadableError(f"The payload {claim.key} is not in the {store.name} store.")
+    if delivery.retry_count == 0:
+        log.error("The payload %s of task %s is lost.", claim.key, delivery.task_name)
+        dead.bury(body, delivery, None, config, reason="missing payload", store=store)
 
 
 def _opened(
-    payload: bytes, sealed: envelope.Envelope, record: TaskRecord | None, store: TaskStore | None, config: Config
+    payload: bytes,
+    sealed: envelope.Envelope,
+    config: Config,
+    record: TaskRecord | None = None,
+    store: TaskStore | None = None,
 ) -> Opened:
     func, args, kwargs = codec.unpack_call(payload, config)
-    label = codec.callables.label(func)
-    return Opened(run=lambda: func(*args, **kwargs), label=label, sealed=sealed, record=record, store=store)
+    run = partial(func, *args, **kwargs)
+    return Opened(run=run, label=callables.label(func), sealed=sealed, record=record, store=store)
 
 
 def _open_legacy(body: bytes, delivery: Delivery, config: Config) -> Opened:
@@ -138,20 +165,24 @@ def _open_legacy(body: bytes, delivery: Delivery, config: Config) -> Opened:
         raise DecodeError("The body is no task of defer. (Pickles of older libraries need `accept_legacy_pickles`.)")
     if delivery.require_signature:
         raise SignatureError("This door needs a signed task, and pickles of older libraries are not.")
-    from .legacy import load
-
-    func, args, kwargs = load(body)
-    sealed = envelope.Envelope(created=delivery.eta or 0.0)
-    return Opened(run=lambda: func(*args, **kwargs), label=codec.callables.label(func), sealed=sealed)
+    func, args, kwargs = legacy.load(body)
+    return Opened(run=partial(func, *args, **kwargs), label=callables.label(func), sealed=envelope.Envelope())
 
 
 def _wait(body: bytes, delivery: Delivery, error: NotYetReadableError, config: Config) -> Outcome:
-    """An unreadable task is retried for the grace, counted from the later of its creation and its ETA, then dead."""
+    """An unreadable task is retried for the grace, then dead."""
     created = envelope.created_at(frame.unwrap(body)) if frame.is_framed(body) else None
-    since = max(created or 0.0, delivery.eta or 0.0) or delivery.started
-    if clock.now() - since <= config.grace:
+    if _within_grace(created, delivery, config):
         log.warning("Task %s in %s cannot be read yet: %s", delivery.task_name, delivery.queue, error)
         return Outcome.RETRY
     log.error("Task %s in %s could not be read for %g s: %s", delivery.task_name, delivery.queue, config.grace, error)
-    dead.bury_unread(body, delivery, error, config, verified=False)
+    verified = not isinstance(error, UnknownKeyError | UnknownVersionError)
+    dead.bury(body, delivery, error, config, reason="unreadable", verified=verified)
     return Outcome.PERMANENT
+
+
+def _within_grace(created: float | None, delivery: Delivery, config: Config) -> bool:
+    """Counted from the later of creation and ETA. A time in the future is a lie, and a body without any has no grace."""
+    now = clock.now()
+    since = max((each for each in (created, delivery.eta) if each and each <= now + CLOCK_SKEW), default=0.0)
+    return now - since <= config.grace

@@ -30,22 +30,31 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 60.0, 600.0
 
 def message(record: TaskRecord) -> Message:
     """A record as the queue gets it."""
-    return Message(body=frame.wrap(record.envelope), routing=record.routing)
+    return Message(body=body_of(record), routing=record.routing)
+
+
+def body_of(record: TaskRecord) -> bytes:
+    """The body of a record's task: its envelope in a frame, or (a dead letter of another library's task) as it came."""
+    return frame.wrap(record.envelope) if envelope.is_envelope(record.envelope) else record.envelope
 
 
 def send(record: TaskRecord, store: TaskStore, config: Config) -> str | TransportError:
     """Hand a record to the queue; as a Claim where the service finds it too large. Returns its name, or the error."""
     try:
-        return config.the_transport.send(message(record))
-    except TaskSizeRefusedError as error:
-        return error if record.is_claim else _send_as_claim(record, store, config)
+        answer: str | TransportError = config.the_transport.send(message(record))
     except TransportError as error:
-        return error
+        answer = error
+    return claim_if_refused(answer, record, store, config)
 
 
-def _send_as_claim(record: TaskRecord, store: TaskStore, config: Config) -> str | TransportError:
+def claim_if_refused(
+    answer: str | TransportError, record: TaskRecord, store: TaskStore, config: Config
+) -> str | TransportError:
+    """Where the service found an inline task too large, the answer to sending it as a Claim; else the answer."""
+    if record.is_claim or not isinstance(answer, TaskSizeRefusedError):
+        return answer
     larger = claimed(record, envelope.decode(record.envelope, config.signer), store, config)
-    if not store.mark(record.id, lease=record.lease, keep_lease=True, envelope=larger.envelope, payload=larger.payload):
+    if not store.mark(record.id, lease=record.lease, new_lease=record.lease, envelope=larger.envelope, payload=larger.payload):
         return TaskAlreadyExistsError()
     return send(larger, store, config)
 

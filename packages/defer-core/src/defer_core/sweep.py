@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import clock, sending
+from . import clock, dead, sending
 from .config import Config, current
 from .errors import TaskAlreadyExistsError, TransportError
 from .record import State, TaskRecord
@@ -38,7 +38,7 @@ class SweepReport:
     """What a sweep did."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """`sent`, `dropped`, `postponed`, `dead`, `expired`, and what the sweepers woke, under their names."""
+    """`sent`, `dropped` (had been sent), `postponed`, `held`, `failed`, `expired`, and what the sweepers woke, under their names."""
 
     def __str__(self) -> str:
         return ", ".join(f"{count} {what}" for what, count in sorted(self.counts.items())) or "nothing to do"
@@ -50,9 +50,8 @@ def sweep(*, budget: float | None = None) -> SweepReport:
     until = None if budget is None else clock.now() + budget
     for store in config.stores:
         while _time_left(until) and (records := store.lease_due(now=clock.now(), limit=PAGE, seconds=LEASE)):
-            for record in records:
-                counts[_sweep_one(record, store, config)] += 1
-        _expire(store, config, counts)
+            counts.update(_sweep_one(record, store, config) for record in records)
+        counts["expired"] += dead.expire(store, config)
     for name, sweeper in _sweepers.items():
         if _time_left(until):
             counts[name] += sweeper(until)
@@ -72,7 +71,11 @@ def _sweep_one(record: TaskRecord, store: TaskStore, config: Config) -> str:
     if doubtful is not None and clock.now() - doubtful > config.name_window and not record.idempotent:
         store.mark(record.id, lease=record.lease, state=State.DEAD, reason="held")
         return "held"
-    answer = sending.send(record, store, config)
+    try:
+        answer = sending.send(record, store, config)
+    except Exception:
+        log.exception("Record %s (%s) cannot be sent; the next sweep tries again.", record.id, record.label)
+        return "failed"
     if isinstance(answer, TransportError) and not isinstance(answer, TaskAlreadyExistsError):
         sending.postpone(record, store, config, answer)
         return "postponed"
@@ -81,16 +84,6 @@ def _sweep_one(record: TaskRecord, store: TaskStore, config: Config) -> str:
     else:
         store.delete([record.id], lease=record.lease)
     return "dropped" if isinstance(answer, TaskAlreadyExistsError) else "sent"
-
-
-def _expire(store: TaskStore, config: Config, counts: Counter[str]) -> None:
-    """Delete dead letters past their retention."""
-    if not config.dead_retention:
-        return
-    oldest = clock.now() - config.dead_retention
-    old = [each.id for each in store.list(State.DEAD) if (each.last_attempt or each.created) < oldest]
-    if old:
-        counts["expired"] += store.delete(old)
 
 
 _last = 0.0

@@ -63,9 +63,9 @@ class TaskStore(ABC):
         (their `due` moves to `now + seconds`). Two callers never get one record at a time."""
 
     @abstractmethod
-    def mark(self, record_id: str, *, lease: str, keep_lease: bool = False, **changes: Any) -> bool:
-        """Change fields of a record that still bears `lease`, and clear the token unless told to keep it. Never creates
-        a record. Returns whether it did."""
+    def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
+        """Change fields of a record that still bears `lease`, which `new_lease` replaces. Never creates a record.
+        Returns whether it did."""
 
     @abstractmethod
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:

@@ -86,12 +86,12 @@ class MemoryStore(TaskStore):
             self._write({record.id: record for record in leased})
             return leased
 
-    def mark(self, record_id: str, *, lease: str, keep_lease: bool = False, **changes: Any) -> bool:
+    def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
         with self._lock:
             record = self._view().get(record_id)
             if record is None or record.lease != lease:
                 return False
-            self._write({record_id: replace(record, lease=lease if keep_lease else "", **changes)})
+            self._write({record_id: replace(record, lease=new_lease, **changes)})
             return True
 
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
