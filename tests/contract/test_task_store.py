@@ -33,7 +33,15 @@ def memory(request: pytest.FixtureRequest) -> TaskStore:
     return MemoryStore()
 
 
-ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], TaskStore]] = {"memory": memory}
+def sqlite(request: pytest.FixtureRequest) -> TaskStore:
+    from defer_core.stores.sqlite import SQLiteTaskStore
+
+    store = SQLiteTaskStore(file=request.getfixturevalue("tmp_path") / "store.sqlite3")
+    request.addfinalizer(store.close)
+    return store
+
+
+ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], TaskStore]] = {"memory": memory, "sqlite": sqlite}
 
 
 @pytest.fixture(params=sorted(ADAPTERS))
