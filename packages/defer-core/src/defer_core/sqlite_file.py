@@ -64,7 +64,7 @@ class SQLiteFile:
         try:
             _create(self.path)
             connection = sqlite3.connect(
-                self.path, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, factory=Connection
+                self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, factory=Connection
             )
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"The file {self.path} cannot be opened: {error}. Give another `file`.") from error
