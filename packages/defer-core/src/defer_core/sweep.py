@@ -18,7 +18,7 @@ log = logging.getLogger("defer")
 
 LEASE = 120.0
 """Seconds that a record is the sweep's that took it."""
-PAGE = 50
+PAGE = 20
 """Records that are leased at a time."""
 IN_REQUEST = 1.0
 """Seconds that a sweep may take of a request."""
@@ -48,9 +48,10 @@ def sweep(*, budget: float | None = None) -> SweepReport:
     """Sweep every configured store, for at most `budget` seconds. Any number may run at once."""
     config, counts = current(), Counter[str]()
     until = None if budget is None else clock.now() + budget
-    for store in config.stores:
+    for store in config.every_store():
         while _time_left(until) and (records := store.lease_due(now=clock.now(), limit=PAGE, seconds=LEASE)):
-            counts.update(_sweep_one(record, store, config) for record in records)
+            # what is left of a page when the time is over is leased until its lease ends, and swept then
+            counts.update(_sweep_one(record, store, config) for record in records if _time_left(until))
         counts["expired"] += dead.expire(store, config)
     for name, sweeper in _sweepers.items():
         if _time_left(until):

@@ -96,7 +96,7 @@ def _attempt(task: QueuedTask, transport: MemoryTransport, max_attempts: int, on
 
 @contextmanager
 def in_memory(**settings: Any) -> Iterator[MemoryTransport]:
-    """Configure a MemoryTransport and a MemoryStore for the length of a `with` block."""
-    transport = MemoryTransport()
+    """Configure a MemoryTransport (or the one given) and a MemoryStore for the length of a `with` block."""
+    transport = settings.pop("transport", None) or MemoryTransport()
     with configured(**{"transport": transport, "store": MemoryStore(), "sweep_interval": 0.0, **settings}):
         yield transport

@@ -1,0 +1,138 @@
+"""Dead letters and the command line: list, show, re-run, drop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from defer_core import Delivery, Outcome, PermanentTaskFailure, config, dead, defer, execute
+from defer_core.__main__ import main
+from defer_core.errors import UnknownKeyError
+from defer_core.record import State
+from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
+
+fails = True
+calls: list[Any] = []
+
+
+def flaky(*args: Any) -> None:
+    calls.append(args)
+    if fails:
+        raise PermanentTaskFailure("not yet")
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    global fails
+    fails = True
+    calls.clear()
+    return MemoryStore()
+
+
+@pytest.fixture
+def queue(store: MemoryStore) -> Iterator[MemoryTransport]:
+    with in_memory(store=store) as transport:
+        yield transport
+
+
+def a_dead_letter(store: MemoryStore, *args: Any) -> str:
+    defer(flaky, *args, _queue="mail")
+    drain()
+    return store.list(State.DEAD)[-1].id
+
+
+def mend() -> None:
+    global fails
+    fails = False
+
+
+@pytest.mark.parametrize("args", [(1,), (os.urandom(300_000),)], ids=["inline", "claimed"])
+def test_a_rerun_has_a_new_name_and_runs(queue: MemoryTransport, store: MemoryStore, args: tuple[Any, ...]) -> None:
+    letter = store.get(a_dead_letter(store, *args))
+    assert letter is not None
+    mend()
+    handle = dead.rerun(letter.id, store)
+    assert handle.was_enqueued and handle.name != letter.routing.name and handle.queue_name == "mail"
+    drain()
+    assert calls == [args, args]
+    assert store.count(State.DEAD) == 0
+
+
+def test_a_rerun_that_fails_is_a_dead_letter_again(queue: MemoryTransport, store: MemoryStore) -> None:
+    dead.rerun(a_dead_letter(store), store)
+    assert store.count(State.DEAD) == 0
+    drain()
+    assert store.count(State.DEAD) == 1 and len(calls) == 2
+
+
+def test_an_unverified_letter_is_rerun_only_if_it_verifies(store: MemoryStore) -> None:
+    with in_memory(store=store, keys=["old"]) as queue:
+        defer(flaky)
+        body = queue.queued()[0].message.body
+    with in_memory(store=store, keys=["new"], grace=0):
+        assert execute(body, Delivery(retry_count=0, started=0)) is Outcome.PERMANENT
+        [letter] = store.list(State.DEAD)
+        with pytest.raises(UnknownKeyError):
+            dead.rerun(letter.id, store)
+        assert store.count(State.DEAD) == 1
+    mend()
+    with in_memory(store=store, keys=["new", "old"]):
+        dead.rerun(letter.id, store)
+        drain()
+    assert calls == [()]
+
+
+def test_a_dropped_letter_is_gone_and_a_rerun_one_is_not_dropped(queue: MemoryTransport, store: MemoryStore) -> None:
+    letter_id = a_dead_letter(store)
+    dead.rerun(letter_id, store)
+    with pytest.raises(KeyError):
+        dead.drop(letter_id, store)
+    letter_id = a_dead_letter(store)
+    assert dead.drop(letter_id, store)
+    assert store.get(letter_id) is None
+
+
+def test_an_expiry_that_read_before_a_rerun_deletes_nothing(queue: MemoryTransport, store: MemoryStore) -> None:
+    letter_id = a_dead_letter(store)
+    stale = dead.find(letter_id, store)
+    dead.rerun(letter_id, store)
+    assert store.delete([letter_id], lease=stale.lease) == 0
+
+
+def test_the_commands(queue: MemoryTransport, store: MemoryStore, capsys: pytest.CaptureFixture[str]) -> None:
+    letter_id = a_dead_letter(store)
+    assert main(["dead", "list"]) == 0
+    line = capsys.readouterr().out
+    assert letter_id in line and "permanent" in line and "mail" in line and "PermanentTaskFailure: not yet" in line
+    assert main(["dead", "show", letter_id]) == 0
+    assert "Traceback" in capsys.readouterr().out
+    assert main(["sweep"]) == 0
+    assert "dead 1" in capsys.readouterr().out
+    mend()
+    assert main(["dead", "rerun", "all"]) == 0
+    drain()
+    assert calls == [(), ()]
+    assert main(["dead", "drop", letter_id]) == 1
+    assert letter_id in capsys.readouterr().err
+    assert main(["dead", "drop"]) == 1
+
+
+def test_the_commands_need_a_store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(config, "_explicit", config.Config())
+    assert main(["sweep"]) == 1
+    assert "DEFER_STORE" in capsys.readouterr().err
+
+
+def test_a_foreign_body_is_sent_again_as_it_came(store: MemoryStore) -> None:
+    import pickle
+
+    body = pickle.dumps((flaky, (5,), {}), 2)
+    mend()
+    with in_memory(store=store):
+        assert execute(body, Delivery(retry_count=0)) is Outcome.PERMANENT
+    [letter] = store.list(State.DEAD)
+    with in_memory(store=store, accept_legacy_pickles=True) as queue:
+        dead.rerun(letter.id, store)
+        assert queue.queued()[0].message.body == body

@@ -1,0 +1,263 @@
+"""The sweep: what a crash left is sent, what was sent is dropped, what is doubtful is held."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from defer_core import clock, defer, sweep
+from defer_core.errors import AmbiguousSendError, QueueNotFoundError, TransportUnavailableError
+from defer_core.record import State
+from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
+from defer_core.transports.base import Message
+
+calls: list[Any] = []
+
+
+def note(*args: Any) -> None:
+    calls.append(args)
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Queue(MemoryTransport):
+    """A queue that is as broken as `error` says; `takes` tells whether it takes the task nevertheless."""
+
+    error: Exception | None = None
+    takes = False
+
+    def send(self, message: Message) -> str:
+        if self.error is not None:
+            if self.takes:
+                super().send(message)
+            raise self.error
+        return super().send(message)
+
+
+@pytest.fixture
+def time() -> Iterator[Time]:
+    calls.clear()
+    source = Time()
+    with clock.replaced(source):
+        yield source
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def queue(store: MemoryStore, time: Time) -> Iterator[Queue]:
+    transport = Queue()
+    with in_memory(transport=transport, store=store):
+        yield transport
+
+
+def swept() -> dict[str, int]:
+    return dict(sweep.sweep().counts)
+
+
+def crash_between_commit_and_send(queue: Queue, store: MemoryStore, *args: Any) -> str:
+    """The record is committed, and the process dies before it sends."""
+    queue.error = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt), store.transaction():
+        handle = defer(note, *args)
+    queue.error = None
+    assert handle.record_id is not None
+    return handle.record_id
+
+
+@pytest.mark.parametrize("data", [b"", os.urandom(300_000)], ids=["inline", "claimed"])
+def test_promise_1_a_task_whose_process_died_after_its_commit_is_sent(
+    queue: Queue, store: MemoryStore, time: Time, data: bytes
+) -> None:
+    record_id = crash_between_commit_and_send(queue, store, data)
+    assert swept() == {}
+    time.now += 61
+    assert swept() == {"sent": 1}
+    assert [task.name for task in queue.queued()] == [record_id]
+    drain()
+    assert calls == [(data,)] and store.records == {}
+
+
+def test_a_sent_inline_record_is_known_by_its_name_and_dropped(queue: Queue, store: MemoryStore, time: Time) -> None:
+    defer(note)
+    drain()
+    time.now += 7 * 3600
+    assert swept() == {"dropped": 1}
+    assert store.records == {} and calls == [()]
+
+
+def test_a_claim_record_is_never_dropped_as_sent(queue: Queue, store: MemoryStore, time: Time) -> None:
+    defer(note, os.urandom(300_000))
+    time.now += 61
+    assert swept() == {"dropped": 1}
+    [record] = store.records.values()
+    assert record.state is State.SENT
+    time.now += 10_000
+    assert swept() == {}
+    drain()
+    assert len(calls) == 1 and store.records == {}
+
+
+def test_an_outage_is_waited_out(queue: Queue, store: MemoryStore, time: Time) -> None:
+    queue.error = TransportUnavailableError()
+    defer(note)
+    for _ in range(30):
+        time.now += 601
+        assert swept() == {"postponed": 1}
+    queue.error = None
+    time.now += 601
+    assert swept() == {"sent": 1}
+    drain()
+    assert calls == [()]
+
+
+def test_the_wait_grows_to_its_longest(queue: Queue, store: MemoryStore, time: Time) -> None:
+    queue.error = TransportUnavailableError()
+    defer(note)
+    waits = []
+    for _ in range(6):
+        [record] = store.records.values()
+        waits.append(record.due - time.now)
+        time.now = record.due
+        swept()
+    assert waits == [60, 120, 240, 480, 600, 600]
+
+
+def test_a_doubtful_task_is_sent_again_within_its_name_window_only(queue: Queue, store: MemoryStore, time: Time) -> None:
+    queue.error = AmbiguousSendError()
+    defer(note)
+    time.now += 3000
+    assert swept() == {"postponed": 1}
+    time.now += 601
+    assert swept() == {"held": 1}
+    [record] = store.records.values()
+    assert (record.state, record.reason) == (State.DEAD, "held")
+    assert "AmbiguousSendError" in record.last_error
+    queue.error = None
+    time.now += 10_000
+    assert swept() == {} and queue.queued() == []
+
+
+def test_a_doubtful_task_that_was_taken_is_dropped(queue: Queue, store: MemoryStore, time: Time) -> None:
+    queue.error, queue.takes = AmbiguousSendError(), True
+    defer(note)
+    queue.error = None
+    time.now += 61
+    assert swept() == {"dropped": 1}
+    assert len(queue.queued()) == 1 and store.records == {}
+
+
+def test_the_name_window_starts_at_the_first_doubtful_try(queue: Queue, store: MemoryStore, time: Time) -> None:
+    queue.error = TransportUnavailableError()
+    defer(note)
+    time.now += 5000
+    queue.error = AmbiguousSendError()
+    assert swept() == {"postponed": 1}
+    time.now += 3000
+    queue.error = None
+    assert swept() == {"sent": 1}
+
+
+def test_a_task_that_the_queue_refuses_is_exhausted(queue: Queue, store: MemoryStore, time: Time) -> None:
+    with store.transaction():
+        queue.error = QueueNotFoundError("no queue")
+        defer(note)
+    for _ in range(9):
+        time.now += 601
+        assert swept() == {"postponed": 1}
+    [record] = store.records.values()
+    assert (record.state, record.reason, record.attempts) == (State.DEAD, "exhausted", 10)
+    assert "no queue" in record.last_error and record.first_attempt == time.now - 9 * 601
+
+
+def test_two_sweeps_never_send_one_record_twice(queue: Queue, store: MemoryStore, time: Time) -> None:
+    crash_between_commit_and_send(queue, store)
+    time.now += 61
+    [leased] = store.lease_due(now=time.now, limit=1, seconds=sweep.LEASE)
+    assert swept() == {}
+    time.now += sweep.LEASE
+    assert swept() == {"sent": 1}
+    assert not store.mark(leased.id, lease=leased.lease, state=State.DEAD)
+
+
+def test_a_record_that_cannot_be_sent_does_not_stop_the_others(
+    queue: Queue, store: MemoryStore, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = crash_between_commit_and_send(queue, store)
+    crash_between_commit_and_send(queue, store)
+    send = MemoryTransport.send
+
+    def broken(self: MemoryTransport, message: Message) -> str:
+        if message.routing.name == bad:
+            raise ValueError("a bug")
+        return send(self, message)
+
+    monkeypatch.setattr(MemoryTransport, "send", broken)
+    time.now += 61
+    assert swept() == {"failed": 1, "sent": 1}
+
+
+def test_sweepers_are_run_with_what_is_left_of_the_budget(
+    queue: Queue, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_sweepers", {})
+    asked: list[float | None] = []
+    sweep.register_sweeper("woken", lambda until: asked.append(until) or 2)  # type: ignore[func-returns-value]
+    assert dict(sweep.sweep(budget=5).counts) == {"woken": 2}
+    assert asked == [time.now + 5]
+
+
+def test_a_sweep_stops_when_its_budget_is_spent(queue: Queue, store: MemoryStore, time: Time) -> None:
+    for _ in range(sweep.PAGE + 10):
+        crash_between_commit_and_send(queue, store)
+    time.now += 61
+    send = queue.send
+
+    def slow(message: Message) -> str:
+        time.now += 1
+        return send(message)
+
+    queue.send = slow  # type: ignore[method-assign]
+    assert sweep.sweep(budget=10).counts["sent"] == 10
+    time.now += sweep.LEASE
+    assert sweep.sweep().counts["sent"] == sweep.PAGE
+    assert len(queue.queued()) == sweep.PAGE + 10
+
+
+def test_a_handling_process_sweeps_after_a_task_once_an_interval(store: MemoryStore, time: Time, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sweep, "_last", 0.0)
+    transport = Queue()
+    with in_memory(transport=transport, store=store, sweep_interval=60):
+        lost = crash_between_commit_and_send(transport, store)
+        time.now += 61
+        defer(note)
+        drain()
+        assert lost not in store.records and len(calls) == 2
+        lost = crash_between_commit_and_send(transport, store)
+        time.now += 59
+        defer(note)
+        drain()
+        assert lost in store.records
+
+
+def test_dead_letters_expire(queue: Queue, store: MemoryStore, time: Time) -> None:
+    queue.error = AmbiguousSendError()
+    defer(note)
+    time.now += 3601
+    assert swept() == {"held": 1}
+    time.now += 30 * 86400
+    assert store.count(State.DEAD) == 1
+    time.now += 3601
+    assert swept() == {"expired": 1}
+    assert store.records == {}
