@@ -1,0 +1,8 @@
+"""The meta-package of defer: what Djangae's tasks gave, under the same names."""
+
+from __future__ import annotations
+
+from .__about__ import __version__
+from .paths import PATHS, install_paths, live
+
+__all__ = ["PATHS", "__version__", "install_paths", "live"]

@@ -1,0 +1,1 @@
+"""`djangae.tasks`."""

@@ -1,0 +1,62 @@
+"""What `djangae.deferred` and `djangae.tasks.deferred` give. Nothing of Django is imported until it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from defer_core import PermanentTaskFailure, SingularTaskFailure, TaskHandle, defer
+from defer_core.errors import DeferError as Error
+
+if TYPE_CHECKING:
+    from defer_iteration import TimeoutException, get_deferred_shard_index
+
+__all__ = [
+    "DEFERRED_ITERATION_SHARD_INDEX_KEY",
+    "Error",
+    "PermanentTaskFailure",
+    "SingularTaskFailure",
+    "TaskHandle",
+    "TimeoutException",
+    "defer",
+    "defer_iteration_with_finalize",
+    "get_deferred_shard_index",
+    "get_transaction",
+    "invoke_member",
+]
+
+DEFERRED_ITERATION_SHARD_INDEX_KEY = "DEFERRED_ITERATION_SHARD_INDEX"
+"""The environment variable that holds the index of the shard that is running."""
+_OF_ITERATION = frozenset({"TimeoutException", "get_deferred_shard_index"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_ITERATION:
+        import defer_iteration
+
+        return getattr(defer_iteration, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def defer_iteration_with_finalize(queryset: Any, callback: Any, finalize: Any, *args: Any, **kwargs: Any) -> Any:
+    """`defer_iteration.defer_iteration_with_finalize`, which also takes the positional orders of Djangae 1 and 2.
+
+    The fourth positional argument tells them apart: a list, a tuple or None is `args`; a string is `_queue` (Djangae 1);
+    a callable is `key_ranges_getter` (Djangae 2). Raises what defer_iteration raises.
+    """
+    import defer_iteration
+
+    from .positional import named
+
+    return defer_iteration.defer_iteration_with_finalize(queryset, callback, finalize, **named(args, kwargs))
+
+
+def invoke_member(obj: Any, membername: str, *args: Any, **kwargs: Any) -> Any:
+    """Call the method of that name: how older libraries queued a bound method."""
+    return getattr(obj, membername)(*args, **kwargs)
+
+
+def get_transaction(model: Any) -> Any:
+    """The transaction module of a model's database: Django's, on Datastore too."""
+    from django.db import transaction
+
+    return transaction
