@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from defer_core import clock, defer, sweep
-from defer_core.errors import AmbiguousSendError, QueueNotFoundError, TransportUnavailableError
+from defer_core.errors import AmbiguousSendError, QueueNotFoundError, TaskSizeRefusedError, TransportUnavailableError
 from defer_core.record import State
 from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
 from defer_core.transports.base import Message
@@ -179,6 +179,26 @@ def test_a_task_that_the_queue_refuses_is_exhausted(queue: Queue, store: MemoryS
     [record] = store.records.values()
     assert (record.state, record.reason, record.attempts) == (State.DEAD, "exhausted", 10)
     assert "no queue" in record.last_error and record.first_attempt == time.now - 9 * 601
+
+
+def test_a_swept_task_that_the_service_finds_too_large_is_claimed_and_kept(
+    queue: Queue, store: MemoryStore, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_between_commit_and_send(queue, store, "data")
+    send, answers = MemoryTransport.send, [TaskSizeRefusedError()]
+
+    def picky(self: MemoryTransport, message: Message) -> str:
+        if answers:
+            raise answers.pop()
+        return send(self, message)
+
+    monkeypatch.setattr(MemoryTransport, "send", picky)
+    time.now += 61
+    assert swept() == {"sent": 1}
+    [record] = store.records.values()
+    assert record.is_claim and record.state is State.SENT
+    drain()
+    assert calls == [("data",)] and store.records == {}
 
 
 def test_two_sweeps_never_send_one_record_twice(queue: Queue, store: MemoryStore, time: Time) -> None:

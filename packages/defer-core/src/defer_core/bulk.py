@@ -102,8 +102,8 @@ def _send_all(
         record, handle = records[index], handles[index]
         try:
             if record.id in stored and store is not None:
-                answer = sending.claim_if_refused(answer, record, store, config)
-                sending.settle_now(answer, record, store, config, handle, named=False)
+                tried = sending.tried(record, answer, store, config)
+                sending.settle_now(tried, store, config, handle, named=False)
             elif isinstance(answer, TransportError):
                 raise answer
             else:
@@ -124,7 +124,7 @@ def _send_after_commit(
     try:
         answers = config.the_transport.send_many([sending.message(record) for record in records])
         for record, handle, answer in zip(records, handles, answers, strict=True):
-            answer = sending.claim_if_refused(answer, record, store, config)
-            sending.settle_after_commit(answer, record, store, config, handle)
+            tried = sending.tried(record, answer, store, config)
+            sending.settle_after_commit(tried, store, config, handle)
     except Exception:
         sending.log.exception("%d tasks could not be sent after their commit: the sweep will.", len(records))

@@ -51,7 +51,7 @@ def enqueue(task: Task) -> TaskHandle:
             store.on_commit(partial(sending.send_after_commit, record, store, config, handle))
         else:
             named = task.options.routing.name is not None
-            sending.settle_now(sending.send(record, store, config), record, store, config, handle, named=named)
+            sending.settle_now(sending.send(record, store, config), store, config, handle, named=named)
     return handle
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from dataclasses import dataclass
 from typing import Any
 
 from . import clock, envelope, frame
@@ -38,58 +39,65 @@ def body_of(record: TaskRecord) -> bytes:
     return frame.wrap(record.envelope) if envelope.is_envelope(record.envelope) else record.envelope
 
 
-def send(record: TaskRecord, store: TaskStore, config: Config) -> str | TransportError:
-    """Hand a record to the queue; as a Claim where the service finds it too large. Returns its name, or the error."""
+@dataclass(frozen=True, kw_only=True)
+class Try:
+    """One try at sending a record."""
+
+    record: TaskRecord
+    """The record as it is now: an inline one may have become a Claim."""
+    error: TransportError | None = None
+    """What the queue said; None where it took the task."""
+
+
+def send(record: TaskRecord, store: TaskStore, config: Config) -> Try:
+    """Hand a record to the queue; as a Claim where the service finds it too large."""
     try:
-        answer: str | TransportError = config.the_transport.send(message(record))
+        config.the_transport.send(message(record))
     except TransportError as error:
-        answer = error
-    return claim_if_refused(answer, record, store, config)
+        return tried(record, error, store, config)
+    return Try(record=record)
 
 
-def claim_if_refused(
-    answer: str | TransportError, record: TaskRecord, store: TaskStore, config: Config
-) -> str | TransportError:
-    """Where the service found an inline task too large, the answer to sending it as a Claim; else the answer."""
+def tried(record: TaskRecord, answer: str | TransportError, store: TaskStore, config: Config) -> Try:
+    """What a queue's answer means; an inline task that the service found too large is sent again as a Claim."""
+    if not isinstance(answer, TransportError):
+        return Try(record=record)
     if record.is_claim or not isinstance(answer, TaskSizeRefusedError):
-        return answer
+        return Try(record=record, error=answer)
     larger = claimed(record, envelope.decode(record.envelope, config.signer), store, config)
     if not store.mark(record.id, lease=record.lease, new_lease=record.lease, envelope=larger.envelope, payload=larger.payload):
-        return TaskAlreadyExistsError()
+        return Try(record=larger, error=TaskAlreadyExistsError())  # the sweep has it
     return send(larger, store, config)
 
 
-def settle_now(
-    answer: str | TransportError, record: TaskRecord, store: TaskStore, config: Config, handle: TaskHandle, *, named: bool
-) -> None:
+def settle_now(this: Try, store: TaskStore, config: Config, handle: TaskHandle, *, named: bool) -> None:
     """Outside a transaction. Raises the TransportError where the queue refuses, with the record removed."""
-    if isinstance(answer, TransportUnavailableError | AmbiguousSendError):
-        postpone(record, store, config, answer)
+    error = this.error
+    if isinstance(error, TransportUnavailableError | AmbiguousSendError):
+        postpone(this.record, store, config, error)
         handle.status = Status.WAITS_FOR_SWEEP
-    elif isinstance(answer, TransportError) and (named or not isinstance(answer, TaskAlreadyExistsError)):
-        store.delete([record.id])
-        raise answer
+    elif error is not None and (named or not isinstance(error, TaskAlreadyExistsError)):
+        store.delete([this.record.id])
+        raise error
     else:
-        was_sent(record, store, handle)
+        was_sent(this.record, store, handle)
 
 
-def settle_after_commit(
-    answer: str | TransportError, record: TaskRecord, store: TaskStore, config: Config, handle: TaskHandle
-) -> None:
+def settle_after_commit(this: Try, store: TaskStore, config: Config, handle: TaskHandle) -> None:
     """After a commit nothing is lost and nothing raised: what failed is the sweep's."""
-    if isinstance(answer, TransportError) and not isinstance(answer, TaskAlreadyExistsError):
-        postpone(record, store, config, answer)
+    if this.error is not None and not isinstance(this.error, TaskAlreadyExistsError):
+        postpone(this.record, store, config, this.error)
         handle.status = Status.WAITS_FOR_SWEEP
         return
-    if isinstance(answer, TaskAlreadyExistsError):
-        log.info("Task %s (%s) is in the queue already.", record.routing.name, record.label)
-    was_sent(record, store, handle)
+    if this.error is not None:
+        log.info("Task %s (%s) is in the queue already.", this.record.routing.name, this.record.label)
+    was_sent(this.record, store, handle)
 
 
 def send_after_commit(record: TaskRecord, store: TaskStore, config: Config, handle: TaskHandle) -> None:
     """Send what a transaction has committed. Never raises."""
     try:
-        settle_after_commit(send(record, store, config), record, store, config, handle)
+        settle_after_commit(send(record, store, config), store, config, handle)
     except Exception:
         log.exception("Task %s (%s) could not be sent after its commit: the sweep will.", record.id, record.label)
 

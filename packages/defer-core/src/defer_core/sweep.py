@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from . import clock, dead, sending
 from .config import Config, current
-from .errors import TaskAlreadyExistsError, TransportError
+from .errors import TaskAlreadyExistsError
 from .record import State, TaskRecord
 from .stores.base import TaskStore
 
@@ -73,18 +73,18 @@ def _sweep_one(record: TaskRecord, store: TaskStore, config: Config) -> str:
         store.mark(record.id, lease=record.lease, state=State.DEAD, reason="held")
         return "held"
     try:
-        answer = sending.send(record, store, config)
+        tried = sending.send(record, store, config)
     except Exception:
         log.exception("Record %s (%s) cannot be sent; the next sweep tries again.", record.id, record.label)
         return "failed"
-    if isinstance(answer, TransportError) and not isinstance(answer, TaskAlreadyExistsError):
-        sending.postpone(record, store, config, answer)
+    if tried.error is not None and not isinstance(tried.error, TaskAlreadyExistsError):
+        sending.postpone(record, store, config, tried.error)
         return "postponed"
-    if record.is_claim:
+    if tried.record.is_claim:
         store.mark(record.id, lease=record.lease, state=State.SENT)
     else:
         store.delete([record.id], lease=record.lease)
-    return "dropped" if isinstance(answer, TaskAlreadyExistsError) else "sent"
+    return "dropped" if tried.error is not None else "sent"
 
 
 _last = 0.0
