@@ -1,6 +1,7 @@
 """Django settings of the tests; `DEFER_TEST_DATABASE` chooses the database: sqlite (default), postgres or gcloudc."""
 
 import os
+import tempfile
 
 SECRET_KEY = "tests-only-" + "k" * 60
 INSTALLED_APPS = [
@@ -31,10 +32,21 @@ TEMPLATES = [
         },
     }
 ]
-DATABASES = {
-    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
-    "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
-}
+
+
+def sqlite_settings(alias: str) -> dict[str, object]:
+    """A file, because threads that share a database in memory are refused each other's locks instead of waiting."""
+    name = f"{tempfile.gettempdir()}/defer-tests-{os.getpid()}-{alias}"
+    options = {"timeout": 30, "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF"}
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": f"{name}.sqlite3",
+        "TEST": {"NAME": f"{name}.test"},
+        "OPTIONS": options,
+    }
+
+
+DATABASES = {alias: sqlite_settings(alias) for alias in ("default", "other")}
 DATABASE = os.environ.get("DEFER_TEST_DATABASE", "sqlite")
 if DATABASE == "postgres":
     from services import postgres_settings

@@ -41,10 +41,25 @@ def sqlite(request: pytest.FixtureRequest) -> TaskStore:
     return store
 
 
-ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], TaskStore]] = {"memory": memory, "sqlite": sqlite}
+def django(request: pytest.FixtureRequest) -> TaskStore:
+    pytest.importorskip("django")
+    from defer_django.store import DjangoTaskStore
+
+    return DjangoTaskStore()
 
 
-@pytest.fixture(params=sorted(ADAPTERS))
+ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], TaskStore]] = {
+    "memory": memory,
+    "sqlite": sqlite,
+    "django": django,
+}
+
+
+MARKS = {"django": pytest.mark.django_db(transaction=True)}
+"""What must be known of a test before its fixtures are made."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in sorted(ADAPTERS)])
 def store(request: pytest.FixtureRequest) -> TaskStore:
     return ADAPTERS[request.param](request)
 

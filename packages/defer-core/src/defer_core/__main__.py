@@ -40,7 +40,7 @@ def add_dead_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run a parsed command on every configured store. Returns the exit status."""
     try:
-        stores = current().stores
+        stores = current().every_store()
         if not stores:
             raise ConfigError("No store is configured: set DEFER_TRANSPORT or DEFER_STORE.")
         return run_sweep(arguments.budget) if arguments.command == "sweep" else run_dead(arguments, stores)
@@ -53,7 +53,7 @@ def run_sweep(budget: float | None) -> int:
     """Sweep, and say what was done and what is left."""
     report = sweep(budget=budget)
     print(f"defer sweep: {report}")
-    for store in current().stores:
+    for store in current().every_store():
         oldest = store.oldest_pending()
         age = "none" if oldest is None else f"{clock.now() - oldest:.0f} s"
         where = f"{store.name} {store.alias}".strip()

@@ -141,6 +141,10 @@ class Config:
         first = () if self.the_store is None else (self.the_store,)
         return first + tuple(build(spec, STORES, {}, TaskStore) for spec in self.joins)
 
+    def every_store(self) -> tuple[TaskStore, ...]:
+        """The configured stores on all their aliases: where the sweep and people look for records."""
+        return tuple(each for store in self.stores for each in store.everywhere())
+
     def post_url(self) -> str:
         """Where tasks are posted that do not say so themselves."""
         return self.url if isinstance(self.url, str) else self.url()

@@ -1,0 +1,140 @@
+"""Model instances on the wire: fields and the rest of `__dict__`, minus relation caches, which are not collected.
+
+An instance travels as `[label, alias, adding, attributes, caches]`; one whose class pickles in a way of its own as
+`[function, arguments, state]`, which is what its `__reduce__` gave. The caller's instance is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.apps import apps
+from django.db.models import Model
+from django.db.models.base import ModelState, model_unpickle
+from django.db.models.fields.files import FieldFile
+from django.utils.functional import LazyObject, Promise, _lazy_proxy_unpickle  # type: ignore[attr-defined]
+from django.utils.safestring import SafeString
+
+from defer_core import codec
+from defer_core.errors import CallableNotFoundError, UnserializableError
+
+PREFETCHED = "_prefetched_objects_cache"
+_NOT_COLLECTED = frozenset({"_state", PREFETCHED, "_django_version"})
+
+
+def register() -> None:
+    """Let the values that Django adds to Python travel."""
+    codec.register_type(Model, "django.Model", encode, decode, subclasses=True)
+    codec.register_type(LazyObject, "django.lazyobject", _unwrapped, lambda value: value, subclasses=True)
+    codec.register_type(Promise, "django.lazy", lambda text: list(text.__reduce__()[1]), _lazy, subclasses=True)
+    codec.register_type(SafeString, "django.safe", lambda text: text + "", SafeString)
+
+
+def encode(instance: Model) -> list[Any]:
+    """What travels of an instance. Raises UnserializableError."""
+    if isinstance(instance, LazyObject):
+        instance = _unwrapped(instance)
+    if _pickles_as_usual(type(instance)):
+        return _collect(instance, instance.__dict__, instance._state)
+    function, arguments, state, *more = [*instance.__reduce_ex__(4), None][:5]  # type: ignore[misc]
+    if function is model_unpickle and isinstance(
+        state, Mapping
+    ):  # `__getstate__`, or a `__reduce__` that calls Django's
+        return _collect(instance, state, state.get("_state", instance._state))
+    if any(each is not None for each in more):
+        raise UnserializableError(f"The __reduce__ of {type(instance).__qualname__} gives more than Django can read.")
+    return [function, list(arguments), _without_caches(state)]
+
+
+def _wiping() -> bool:
+    return getattr(codec, "wiping", lambda: True)()
+
+
+def _unwrapped(proxy: LazyObject) -> Any:
+    """What a `SimpleLazyObject`, such as `request.user`, stands for."""
+    return proxy.__reduce__()[1][0]  # type: ignore[index]
+
+
+def _pickles_as_usual(kind: type[Model]) -> bool:
+    """Whether a model leaves it to Django how its instances are pickled."""
+    return (
+        kind.__reduce__ is Model.__reduce__
+        and kind.__getstate__ is Model.__getstate__
+        and kind.__setstate__ is Model.__setstate__
+        and kind.__reduce_ex__ is object.__reduce_ex__
+    )
+
+
+def _collect(instance: Model, attributes: Mapping[str, Any], state: ModelState) -> list[Any]:
+    values = {key: _plain(value) for key, value in attributes.items() if key not in _NOT_COLLECTED}
+    caches = None if _wiping() else [dict(state.fields_cache), attributes.get(PREFETCHED)]
+    return [instance._meta.label, state.db, state.adding, values, caches]
+
+
+def _plain(value: Any) -> Any:
+    """A file field is its name, as in the database: the object in `__dict__` points back at the instance."""
+    if not isinstance(value, FieldFile):
+        return value
+    if not getattr(value, "_committed", True):
+        raise UnserializableError(
+            f"The file {value.name!r} has not been saved yet: save the instance before deferring it."
+        )
+    return value.name
+
+
+def _without_caches(state: Any) -> Any:
+    """What a model's own `__reduce__` gives as its state, which may well be a copy of `__dict__`."""
+    if not isinstance(state, Mapping) or not isinstance(state.get("_state"), ModelState) or not _wiping():
+        return state
+    kept = {key: value for key, value in state.items() if key != PREFETCHED}
+    return kept | {"_state": _bare(state["_state"].db, state["_state"].adding)}
+
+
+def _bare(db: str | None, adding: bool) -> ModelState:
+    state = ModelState()
+    state.db, state.adding = db, adding
+    return state
+
+
+def decode(wire: list[Any]) -> Model:
+    """The instance; neither `__init__` nor the signals of one are called. Raises CallableNotFoundError."""
+    if not isinstance(wire[0], str):
+        return _rebuilt(*wire)
+    label, db, adding, values, caches = wire
+    try:
+        model = apps.get_model(label)
+    except (LookupError, ValueError) as error:
+        raise CallableNotFoundError(f"There is no model {label} here: {error}") from error
+    instance = model.__new__(model)
+    instance._state = _bare(db, adding)
+    if model.__setstate__ is Model.__setstate__:
+        instance.__dict__.update(values)
+    else:
+        instance.__setstate__({"_state": instance._state, "_django_version": _version(), **values})
+    if caches:
+        instance._state.fields_cache = dict(caches[0])
+        if caches[1] is not None:
+            instance.__dict__[PREFETCHED] = caches[1]
+    return instance
+
+
+def _rebuilt(function: Any, arguments: list[Any], state: Any) -> Model:
+    made: Model = function(*arguments)
+    if state is not None:
+        if hasattr(made, "__setstate__"):
+            made.__setstate__(state)
+        else:
+            made.__dict__.update(state)
+    return made
+
+
+def _version() -> str:
+    import django
+
+    return django.__version__
+
+
+def _lazy(wire: list[Any]) -> Any:
+    function, arguments, keywords, *results = wire
+    return _lazy_proxy_unpickle(function, tuple(arguments), keywords, *results)

@@ -1,0 +1,75 @@
+"""The table of task records."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime, timezone
+from typing import Any, ClassVar
+
+from django.db import models
+
+from defer_core.record import State, TaskRecord
+from defer_core.task import Routing
+
+
+class DeferredTask(models.Model):
+    """A TaskRecord as a row: large payload, outbox entry and dead letter in one. Times are seconds since the epoch."""
+
+    id = models.CharField(primary_key=True, max_length=32, editable=False)
+    envelope = models.BinaryField()
+    payload = models.BinaryField(null=True)
+    routing = models.TextField(help_text="Queue, name, ETA and the rest, as JSON.")
+    state = models.CharField(max_length=10, choices=[(state.value, state.value) for state in State])
+    idempotent = models.BooleanField(default=False)
+    verified = models.BooleanField(default=True)
+    created = models.FloatField()
+    due = models.FloatField()
+    attempts = models.IntegerField(default=0)
+    doubtful_since = models.FloatField(null=True)
+    lease = models.CharField(max_length=32, blank=True, default="")
+    last_error = models.TextField(blank=True, default="")
+    reason = models.CharField(max_length=50, blank=True, default="")
+    first_attempt = models.FloatField(null=True)
+    last_attempt = models.FloatField(null=True)
+    label = models.TextField(blank=True, default="")
+
+    class Meta:
+        verbose_name = "deferred task"
+        indexes: ClassVar = [models.Index(fields=["state", "due"], name="defer_state_due")]
+
+    def __str__(self) -> str:
+        return f"{self.label or 'task'} {self.id}"
+
+    @classmethod
+    def from_record(cls, record: TaskRecord) -> DeferredTask:
+        """The row of a record, not yet saved."""
+        return cls(**{name: to_column(getattr(record, name)) for name in RECORD_FIELDS})
+
+    def to_record(self, **left_out: Any) -> TaskRecord:
+        """The record of a row; `left_out` has the values of columns that were not read."""
+        columns = {name: left_out[name] if name in left_out else getattr(self, name) for name in RECORD_FIELDS}
+        columns["envelope"] = bytes(columns["envelope"])
+        columns["payload"] = None if columns["payload"] is None else bytes(columns["payload"])
+        columns["routing"] = Routing.from_json(columns["routing"])
+        columns["state"] = State(columns["state"])
+        return TaskRecord(**columns)
+
+    @property
+    def queue(self) -> str:
+        """The short name of the task's queue."""
+        return Routing.from_json(self.routing).queue
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was deferred, in UTC."""
+        return datetime.fromtimestamp(self.created, timezone.utc)
+
+
+RECORD_FIELDS = tuple(each.name for each in fields(TaskRecord))
+
+
+def to_column(value: Any) -> Any:
+    """What a field of a TaskRecord is in its column."""
+    if isinstance(value, Routing):
+        return value.to_json()
+    return value.value if isinstance(value, State) else value

@@ -1,0 +1,197 @@
+"""Model instances on the wire."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import uuid
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Count
+from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext_lazy
+from testapp import tasks
+from testapp.models import Author, Book, Cover, Note, Novel, Reduced, Row, Strict, Tag, Token
+
+from defer_core import codec, defer
+from defer_core.config import configured, current
+from defer_core.errors import CallableNotFoundError
+from defer_core.testing import drain
+
+pytestmark = pytest.mark.django_db
+
+
+def there_and_back(value: Any, **settings: Any) -> Any:
+    with configured(transport="memory", **settings):
+        return codec.unpack(codec.pack(value))
+
+
+def caches(instance: Any) -> tuple[Any, Any]:
+    return instance._state.fields_cache, instance.__dict__.get("_prefetched_objects_cache")
+
+
+@pytest.fixture
+def book() -> Book:
+    author = Author.objects.create(name="Ada", born=dt.date(1815, 12, 10))
+    book = Book.objects.create(
+        title="Notes",
+        price=Decimal("9.90"),
+        published=dt.datetime(2024, 5, 1, 12, tzinfo=dt.timezone.utc),
+        author=author,
+    )
+    book.tags.add(Tag.objects.create(name="science"))
+    Note.objects.create(text="read", about=book)
+    Cover.objects.create(book=book, colour="blue")
+    loaded = Book.objects.select_related("author", "cover").prefetch_related("tags", "notes").get(pk=book.pk)
+    assert loaded._state.fields_cache.keys() == {"author", "cover"}
+    assert loaded._prefetched_objects_cache.keys() == {"tags", "notes"}  # type: ignore[attr-defined]
+    return loaded
+
+
+def test_fields_and_plain_attributes_travel_without_pickle(book: Book) -> None:
+    book.remark = {"from": "caller", "at": (1, 2)}  # type: ignore[attr-defined]
+    arrived = there_and_back(book, allow_pickle=False)
+    assert type(arrived) is Book and arrived == book
+    for field in Book._meta.concrete_fields:
+        assert getattr(arrived, field.attname) == getattr(book, field.attname)
+    assert arrived.remark == {"from": "caller", "at": (1, 2)}
+    assert (arrived._state.db, arrived._state.adding) == ("default", False)
+
+
+def test_caches_of_every_relation_stay_behind(book: Book) -> None:
+    arrived = there_and_back(book)
+    assert caches(arrived) == ({}, None)
+    note = Note.objects.get()
+    assert note.about == book and "about" in note._state.fields_cache
+    assert caches(there_and_back(note)) == ({}, None)
+
+
+def test_the_callers_instance_is_untouched(book: Book) -> None:
+    before, state = copy.copy(book.__dict__), book._state
+    fields_cache, prefetched = dict(state.fields_cache), dict(book._prefetched_objects_cache)  # type: ignore[attr-defined]
+    author = book.author
+    there_and_back([book, {"self": book}])
+    assert book.__dict__ == before and book._state is state
+    assert dict(state.fields_cache) == fields_cache and book._prefetched_objects_cache == prefetched  # type: ignore[attr-defined]
+    assert book.author is author
+
+
+def test_caches_stay_behind_at_any_depth(book: Book) -> None:
+    author = book.author
+    author._prefetched_objects_cache = {"books": [book]}  # type: ignore[union-attr]
+    arrived = there_and_back({"a": [(book, {"deep": author})]})
+    [(inner, rest)] = arrived["a"]
+    assert caches(inner) == ({}, None) and caches(rest["deep"]) == ({}, None)
+
+
+def test_wiping_can_be_turned_off(book: Book, calls: list[Any]) -> None:
+    defer(tasks.record, book, _wipe_related_caches=False, _transactional=False)
+    defer(tasks.record, book, _transactional=False)
+    drain()
+    kept, wiped = calls[0][0], calls[1][0]
+    assert kept._state.fields_cache["author"] == book.author
+    assert [tag.name for tag in kept._prefetched_objects_cache["tags"]] == ["science"]
+    assert caches(wiped) == ({}, None)
+
+
+def test_the_self_of_a_deferred_method_is_wiped(book: Book) -> None:
+    payload = codec.pack(codec.callables.to_ref(book.retitle, current()))
+    func = codec.callables.from_ref(codec.unpack(payload), current())
+    assert func.__self__ == book and caches(func.__self__) == ({}, None)
+    defer(book.retitle, "Sketch", _transactional=False)
+    drain()
+    assert Book.objects.get(pk=book.pk).title == "Sketch"
+
+
+def test_deferred_fields_stay_deferred(book: Book) -> None:
+    arrived = there_and_back(Book.objects.only("title").get(pk=book.pk))
+    assert arrived.get_deferred_fields() == {"price", "published", "author_id"}
+    assert arrived.price == Decimal("9.90")
+
+
+def test_annotations_travel(book: Book) -> None:
+    arrived = there_and_back(Book.objects.annotate(n=Count("tags")).get(pk=book.pk))
+    assert arrived.n == 1
+
+
+def test_an_unsaved_instance_stays_unsaved() -> None:
+    arrived = there_and_back(Author(name="new"))
+    assert (arrived.pk, arrived.name, arrived._state.adding, arrived._state.db) == (None, "new", True, None)
+
+
+def test_the_alias_travels() -> None:
+    author = Author(name="elsewhere", pk=3)
+    author._state.db, author._state.adding = "other", False
+    assert there_and_back(author)._state.db == "other"
+
+
+def test_init_is_not_called() -> None:
+    strict = Strict(name="x")
+    made = Strict.made
+    assert there_and_back(strict).name == "x"
+    assert Strict.made == made
+
+
+def test_a_reduce_of_its_own_is_honoured() -> None:
+    arrived = there_and_back([Reduced(pk=7, name="original")], allow_pickle=False)[0]
+    assert (arrived.pk, arrived.name, arrived.revived) == (7, "revived", True)
+
+
+def test_a_getstate_of_its_own_is_honoured(monkeypatch: pytest.MonkeyPatch, book: Book) -> None:
+    from django.db.models import Model
+
+    def getstate(self: Any) -> Any:
+        state = Model.__getstate__(self)  # type: ignore[attr-defined]
+        return {**state, "title": "by getstate"}
+
+    monkeypatch.setattr(Book, "__getstate__", getstate, raising=False)
+    arrived = there_and_back(book, allow_pickle=False)
+    assert arrived.title == "by getstate" and caches(arrived) == ({}, None)
+
+
+def test_a_setstate_of_its_own_is_honoured(monkeypatch: pytest.MonkeyPatch, book: Book) -> None:
+    from django.db.models import Model
+
+    def setstate(self: Any, state: Any) -> None:
+        Model.__setstate__(self, {**state, "title": "by setstate"})  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Book, "__setstate__", setstate, raising=False)
+    arrived = there_and_back(book, allow_pickle=False)
+    assert arrived.title == "by setstate" and caches(arrived) == ({}, None)
+
+
+def test_uuid_keys_and_inheritance() -> None:
+    token = Token.objects.create(label="t")
+    arrived = there_and_back(token, allow_pickle=False)
+    assert isinstance(arrived.pk, uuid.UUID) and arrived == token
+    novel = Novel.objects.create(title="long", pages=900)
+    again = there_and_back(Novel.objects.get(pk=novel.pk), allow_pickle=False)
+    assert (type(again), again.title, again.pages, again.pk) == (Novel, "long", 900, novel.pk)
+
+
+def test_a_model_that_is_not_here_is_not_readable_yet() -> None:
+    from defer_django import instances
+
+    with pytest.raises(CallableNotFoundError, match=r"testapp\.Gone"):
+        instances.decode(["testapp.Gone", "default", False, {}, None])
+
+
+def test_a_lazy_user_arrives_as_the_user() -> None:
+    row = Row.objects.create(number=5)
+    assert there_and_back(SimpleLazyObject(lambda: row), allow_pickle=False) == row
+    assert isinstance(there_and_back(SimpleLazyObject(AnonymousUser)), AnonymousUser)
+
+
+def test_lazy_translations_and_safe_strings() -> None:
+    lazy = there_and_back(gettext_lazy("Yes"), allow_pickle=False)
+    assert type(lazy).__name__ == "__proxy__" and str(lazy) == "Yes"
+    safe = there_and_back([mark_safe("<b>")], allow_pickle=False)[0]
+    assert type(safe) is SafeString and safe == "<b>"
+
+
+def test_model_classes_travel_by_name() -> None:
+    assert there_and_back(Book, allow_pickle=False) is Book
