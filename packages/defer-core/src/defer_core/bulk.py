@@ -45,8 +45,26 @@ def defer_many(
     store = store_for(wanted, config)
     if wanted.routing.name is not None:
         raise OptionError("_name cannot hold for many tasks: leave it out.")
+    return _dispatch(_seal_all(func, calls, wanted, store, config), wanted, store, config)
+
+
+def enqueue_many(tasks: Sequence[Task]) -> list[TaskHandle]:
+    """`enqueue` for tasks that share all their options but the routing: one write, and one round of sending.
+
+    Raises what `enqueue` raises, before anything is written; and BulkSendError.
+    """
+    if not tasks:
+        return []
+    config, wanted = current(), tasks[0].options
+    store = store_for(wanted, config)
+    return _dispatch([seal(task, store, config) for task in tasks], wanted, store, config)
+
+
+def _dispatch(
+    records: list[TaskRecord], wanted: TaskOptions, store: TaskStore | None, config: Config
+) -> list[TaskHandle]:
+    """Write the records that are to be kept, and send all: now, or after the commit of the surrounding transaction."""
     transactional = joins_transaction(wanted, store)
-    records = _seal_all(func, calls, wanted, store, config)
     kept = [
         record
         for record in records

@@ -1,0 +1,72 @@
+"""What a callback, or `finalize`, can ask about the iteration that it is called by."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from .iteration import Iteration
+
+DEFERRED_ITERATION_SHARD_INDEX_KEY = "DEFERRED_ITERATION_SHARD_INDEX"
+"""The environment variable with the shard's index: right for one shard at a time in a process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurrentShard:
+    """The shard whose row is being passed to the callback."""
+
+    index: int
+    """Its number, from 0."""
+    iteration_id: str
+    """Its iteration."""
+    counters: Counter[str] = field(default_factory=Counter)
+    """What this attempt has counted since its last checkpoint."""
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a counter of the iteration; the sum over all shards is `current_iteration().counters` in `finalize`."""
+        self.counters[name] += number
+
+
+_shard: ContextVar[CurrentShard | None] = ContextVar("defer_shard", default=None)
+_iteration: ContextVar[Iteration | None] = ContextVar("defer_iteration", default=None)
+
+
+def current_shard() -> CurrentShard | None:
+    """The shard that is running here, or None outside a callback."""
+    return _shard.get()
+
+
+def current_iteration() -> Iteration | None:
+    """The iteration that is running here, as it was when this task began; None outside its tasks."""
+    return _iteration.get()
+
+
+def get_deferred_shard_index() -> int | None:
+    """The index of the shard that is running here, or None outside a callback."""
+    shard = _shard.get()
+    if shard is not None:
+        return shard.index
+    given = os.environ.get(DEFERRED_ITERATION_SHARD_INDEX_KEY)
+    return int(given) if given else None
+
+
+@contextmanager
+def running(iteration: Iteration, shard: CurrentShard | None = None) -> Iterator[None]:
+    """Make these the current ones for the length of a `with` block."""
+    tokens = _iteration.set(iteration), _shard.set(shard)
+    before = os.environ.get(DEFERRED_ITERATION_SHARD_INDEX_KEY)
+    if shard is not None:
+        os.environ[DEFERRED_ITERATION_SHARD_INDEX_KEY] = str(shard.index)
+    try:
+        yield
+    finally:
+        _iteration.reset(tokens[0])
+        _shard.reset(tokens[1])
+        if before is None:
+            os.environ.pop(DEFERRED_ITERATION_SHARD_INDEX_KEY, None)
+        else:
+            os.environ[DEFERRED_ITERATION_SHARD_INDEX_KEY] = before

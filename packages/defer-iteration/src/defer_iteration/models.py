@@ -1,0 +1,69 @@
+"""The tables of iterations. Keys and jobs are packed by `defer_core.codec`; times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class Iteration(models.Model):
+    """The marker of one iteration."""
+
+    id = models.CharField(primary_key=True, max_length=32)
+    job = models.BinaryField()
+    options = models.TextField()
+    label = models.CharField(max_length=500, blank=True)
+    state = models.CharField(max_length=16, db_index=True)
+    resumes = models.CharField(max_length=16, blank=True)
+    reason = models.TextField(blank=True)
+    generation = models.IntegerField(default=0)
+    due = models.FloatField(default=0.0)
+    wakes = models.IntegerField(default=0)
+    total = models.BigIntegerField(null=True)
+    counters = models.TextField(default="{}")
+    created = models.FloatField(default=0.0)
+    finished = models.FloatField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.id}): {self.state}"
+
+
+class Shard(models.Model):
+    """One range of an iteration; no foreign key, so that it is the same on Datastore."""
+
+    id = models.CharField(primary_key=True, max_length=48)
+    iteration = models.CharField(max_length=32)
+    index = models.IntegerField()
+    range = models.BinaryField()
+    generation = models.IntegerField(default=0)
+    fence = models.IntegerField(default=0)
+    position = models.BinaryField(null=True)
+    rows = models.BigIntegerField(default=0)
+    counters = models.TextField(default="{}")
+    failing = models.BinaryField(null=True)
+    attempts = models.IntegerField(default=0)
+    error = models.TextField(blank=True)
+    due = models.FloatField(default=0.0)
+    wakes = models.IntegerField(default=0)
+    done = models.BooleanField(default=False)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["iteration", "done", "due"], name="defer_shard_due")]
+
+    def __str__(self) -> str:
+        return f"{self.iteration}, shard {self.index}: {self.rows} rows"
+
+
+class QuarantinedRow(models.Model):
+    """A row that was set aside."""
+
+    id = models.CharField(primary_key=True, max_length=64)
+    iteration = models.CharField(max_length=32, db_index=True)
+    index = models.IntegerField()
+    key = models.BinaryField()
+    error = models.TextField(blank=True)
+    attempts = models.IntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.iteration}, shard {self.index}: quarantined"

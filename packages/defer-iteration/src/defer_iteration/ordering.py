@@ -1,0 +1,80 @@
+"""The order in which a queryset is walked, and comparisons with keys of that order; the database does the comparing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import FieldDoesNotExist, FieldError
+from django.db.models import Q, QuerySet
+
+from .errors import IterationRefusedError
+from .shard import Key, KeyRange
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ordering:
+    """By a field, ties broken by primary key; or by primary key alone."""
+
+    field: str | None = None
+    """The lookup path of the field; None orders by primary key."""
+    nullable: bool = False
+    """Whether rows may have no value of it."""
+    attribute: str | None = None
+    """The attribute of an instance that has the value, where it is a column of the model itself."""
+
+    def columns(self, *, nulls: bool = False) -> tuple[str, ...]:
+        """What to order by."""
+        return ("pk",) if self.field is None or nulls else (self.field, "pk")
+
+    def at_least(self, key: Key, *, nulls: bool = False) -> Q:
+        """Rows from a key on."""
+        return self._beyond(key, "gt", "gte", nulls=nulls)
+
+    def above(self, key: Key, *, nulls: bool = False) -> Q:
+        """Rows beyond the key of a row."""
+        return self._beyond(key, "gt", "gt", nulls=nulls)
+
+    def below(self, key: Key, *, closed: bool, nulls: bool = False) -> Q:
+        """Rows below a key, or (closed) up to it."""
+        return self._beyond(key, "lt", "lte" if closed else "lt", nulls=nulls)
+
+    def within(self, bounds: KeyRange) -> Q:
+        """Rows of a range."""
+        found = Q()
+        if self.field is not None and (bounds.nulls or self.nullable):
+            found &= Q(**{f"{self.field}__isnull": bounds.nulls})
+        if bounds.lower is not None:
+            found &= self.at_least(bounds.lower, nulls=bounds.nulls)
+        if bounds.upper is not None:
+            found &= self.below(bounds.upper, closed=bounds.closed, nulls=bounds.nulls)
+        return found
+
+    def _beyond(self, key: Key, strict: str, last: str, *, nulls: bool) -> Q:
+        """`strict` compares order values, `last` compares what comes last in the key."""
+        if self.field is None or nulls:
+            return Q(**{f"pk__{last}": key[-1]})
+        if len(key) == 1:
+            return Q(**{f"{self.field}__{last}": key[0]})
+        beyond = Q(**{f"{self.field}__{strict}": key[0]}) | Q(**{f"pk__{last}": key[1]})
+        # the first condition says nothing new, but it is what an index can be searched by
+        return Q(**{f"{self.field}__{strict}e": key[0]}) & beyond
+
+
+def ordering_of(queryset: QuerySet[Any], order_field: str) -> Ordering:
+    """The order of a queryset by a field. Raises IterationRefusedError for one that is unknown, or has several values a row."""
+    options = queryset.model._meta
+    if order_field in ("pk", options.pk.name, options.pk.attname):
+        return Ordering()
+    if order_field in queryset.query.annotations:
+        return Ordering(field=order_field, nullable=True, attribute=order_field)
+    try:
+        path, field, _, rest = queryset.query.names_to_path(order_field.split("__"), options)
+    except (FieldError, FieldDoesNotExist) as error:
+        raise IterationRefusedError(f"order_field is {order_field!r}: {error}") from error
+    if rest or any(step.m2m for step in path) or not hasattr(field, "attname"):
+        raise IterationRefusedError(f"order_field is {order_field!r}: a row has to have one value of it, in a column.")
+    *before, _ = order_field.split("__")
+    nullable = field.null or any(step.join_field.null or not step.direct for step in path)
+    attribute = None if before else field.attname
+    return Ordering(field="__".join([*before, field.attname]), nullable=nullable, attribute=attribute)
