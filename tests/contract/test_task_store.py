@@ -12,9 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from defer_core.record import State, TaskRecord, new_id
 from defer_core.stores.base import TaskStore
 from defer_core.task import RetryOptions, Routing
+
 
 def close_connections() -> None:
     """A thread that ends leaves its database connections to nobody."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from defer_core import BulkSendError, Call, Status, defer_many
 from defer_core.errors import (
     CallableError,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from defer_core import Delivery, Outcome, PermanentTaskFailure, config, dead, defer, execute
 from defer_core.__main__ import main
 from defer_core.errors import UnknownKeyError

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from defer_core import adefer, config, defer
 from defer_core.envelope import decode
 from defer_core.errors import (
@@ -82,7 +83,9 @@ def test_the_record_of_a_sent_task_goes_with_a_later_put(queue: MemoryTransport,
     assert list(store.records) == [second.record_id] != [first.record_id]
 
 
-def test_a_carried_delete_stays_listed_until_its_transaction_commits(queue: MemoryTransport, store: MemoryStore) -> None:
+def test_a_carried_delete_stays_listed_until_its_transaction_commits(
+    queue: MemoryTransport, store: MemoryStore
+) -> None:
     first = defer(note)
     with pytest.raises(RuntimeError), store.transaction():
         defer(note)
@@ -130,9 +133,8 @@ def test_a_task_larger_than_a_store_takes_is_refused(queue: MemoryTransport, sto
 
 
 def test_a_bad_argument_leaves_nothing(queue: MemoryTransport, store: MemoryStore) -> None:
-    with config.configured(transport=queue, store=store, allow_pickle=False):
-        with pytest.raises(UnserializableError):
-            defer(note, object())
+    with config.configured(transport=queue, store=store, allow_pickle=False), pytest.raises(UnserializableError):
+        defer(note, object())
     assert store.records == {} and queue.queued() == []
 
 
@@ -204,11 +206,12 @@ def test_a_small_task_that_may_not_have_been_taken_raises(store: MemoryStore, er
     assert store.records == {}
 
 
-@pytest.mark.parametrize("error", [QueueNotFoundError(), TransportUnavailableError(), AmbiguousSendError(), ValueError()])
+@pytest.mark.parametrize(
+    "error", [QueueNotFoundError(), TransportUnavailableError(), AmbiguousSendError(), ValueError()]
+)
 def test_nothing_raises_after_a_commit_and_nothing_is_lost(store: MemoryStore, error: Exception) -> None:
-    with in_memory(transport=Faulty(error), store=store):
-        with store.transaction():
-            handle = defer(note)
+    with in_memory(transport=Faulty(error), store=store), store.transaction():
+        handle = defer(note)
     assert not handle.was_enqueued
     assert store.records[handle.record_id or ""].state is State.PENDING
 

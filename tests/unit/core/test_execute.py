@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from defer_core import (
     Delivery,
     Outcome,
@@ -109,7 +110,9 @@ def test_a_permanent_failure_of_an_inline_task_is_a_new_dead_letter(queue: Memor
     assert frame.wrap(letter.envelope) == body
 
 
-def test_a_permanent_failure_of_a_claimed_task_makes_its_record_dead(queue: MemoryTransport, store: MemoryStore) -> None:
+def test_a_permanent_failure_of_a_claimed_task_makes_its_record_dead(
+    queue: MemoryTransport, store: MemoryStore
+) -> None:
     class_of_data = os.urandom(300_000)
     body = body_of(fail_with, class_of_data)
     [record] = store.records.values()

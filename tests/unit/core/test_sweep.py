@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from defer_core import clock, defer, sweep
 from defer_core.errors import AmbiguousSendError, QueueNotFoundError, TaskSizeRefusedError, TransportUnavailableError
 from defer_core.record import State
@@ -134,7 +135,9 @@ def test_the_wait_grows_to_its_longest(queue: Queue, store: MemoryStore, time: T
     assert waits == [60, 120, 240, 480, 600, 600]
 
 
-def test_a_doubtful_task_is_sent_again_within_its_name_window_only(queue: Queue, store: MemoryStore, time: Time) -> None:
+def test_a_doubtful_task_is_sent_again_within_its_name_window_only(
+    queue: Queue, store: MemoryStore, time: Time
+) -> None:
     queue.error = AmbiguousSendError()
     defer(note)
     time.now += 3000
@@ -255,7 +258,9 @@ def test_a_sweep_stops_when_its_budget_is_spent(queue: Queue, store: MemoryStore
     assert len(queue.queued()) == sweep.PAGE + 10
 
 
-def test_a_handling_process_sweeps_after_a_task_once_an_interval(store: MemoryStore, time: Time, monkeypatch: Any) -> None:
+def test_a_handling_process_sweeps_after_a_task_once_an_interval(
+    store: MemoryStore, time: Time, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(sweep, "_last", 0.0)
     transport = Queue()
     with in_memory(transport=transport, store=store, sweep_interval=60):

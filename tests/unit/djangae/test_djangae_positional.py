@@ -1,6 +1,7 @@
 """The three positional orders of `defer_iteration_with_finalize`."""
 
 import pytest
+
 from defer_djangae.positional import named
 from defer_djangae.processing import datastore_key_ranges, uuid_key_ranges
 

@@ -4,6 +4,7 @@ import uuid
 from itertools import pairwise
 
 import pytest
+
 from defer_djangae import processing
 
 STRINGS = [

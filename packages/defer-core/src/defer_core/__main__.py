@@ -85,7 +85,9 @@ def _located(record_id: str, stores: Sequence[TaskStore]) -> tuple[str, TaskStor
 def _act(action: str, record_id: str, store: TaskStore) -> None:
     record = dead.find(record_id, store)
     if action == "show":
-        print(f"{_line(record)}\n  attempts {record.attempts}, {_time(record.first_attempt)} to {_time(record.last_attempt)}")
+        print(
+            f"{_line(record)}\n  attempts {record.attempts}, {_time(record.first_attempt)} to {_time(record.last_attempt)}"
+        )
         print(f"  verified {record.verified}, {len(record.envelope)} bytes\n{record.last_error}")
     elif action == "rerun":
         print(f"{record_id}: {dead.rerun(record_id, store).status}")

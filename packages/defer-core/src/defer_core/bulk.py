@@ -41,7 +41,9 @@ def defer_many(
     config = current()
     wanted, rest = options.split(func, given, config)
     if rest:
-        raise OptionError(f"defer_many() takes options only, and {sorted(rest)} are none: put arguments into the calls.")
+        raise OptionError(
+            f"defer_many() takes options only, and {sorted(rest)} are none: put arguments into the calls."
+        )
     store = store_for(wanted, config)
     if wanted.routing.name is not None:
         raise OptionError("_name cannot hold for many tasks: leave it out.")
@@ -135,9 +137,7 @@ def _send_all(
     return handles
 
 
-def _send_after_commit(
-    records: list[TaskRecord], store: TaskStore, config: Config, handles: list[TaskHandle]
-) -> None:
+def _send_after_commit(records: list[TaskRecord], store: TaskStore, config: Config, handles: list[TaskHandle]) -> None:
     """Never raises: what fails here is the sweep's."""
     try:
         answers = config.the_transport.send_many([sending.message(record) for record in records])

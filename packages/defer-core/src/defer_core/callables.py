@@ -142,7 +142,9 @@ def check_allowed(name: str, config: Config) -> None:
     if config.callables is not None and not _matches(name, config.callables):
         raise CallableForbiddenError(f"{name} is not among the configured callables ({', '.join(config.callables)}).")
     if _matches(name, forbidden):
-        raise CallableForbiddenError(f"{name} may not be deferred: it is among `forbidden_callables`, which is a setting.")
+        raise CallableForbiddenError(
+            f"{name} may not be deferred: it is among `forbidden_callables`, which is a setting."
+        )
 
 
 def _matches(name: str, patterns: Any) -> bool:

@@ -166,7 +166,9 @@ def build(spec: Any, names: Mapping[str, str], options: Mapping[str, Any], base:
     path = names.get(spec, spec)
     module, colon, name = path.partition(":")
     if not colon:
-        raise ConfigError(f"There is no {base.__name__} {spec!r}: it is one of {', '.join(names)}, or a 'module:Class'.")
+        raise ConfigError(
+            f"There is no {base.__name__} {spec!r}: it is one of {', '.join(names)}, or a 'module:Class'."
+        )
     try:
         cls = getattr(importlib.import_module(module), name)
     except ImportError as error:
@@ -189,7 +191,9 @@ def on_google_cloud() -> bool:
 def refuse_on_google_cloud(what: str) -> None:
     """Raises ConfigError on App Engine and Cloud Run."""
     if on_google_cloud():
-        raise ConfigError(f"{what} keeps its tasks on one machine's disk, so it is refused on Google Cloud (GAE_ENV, K_SERVICE).")
+        raise ConfigError(
+            f"{what} keeps its tasks on one machine's disk, so it is refused on Google Cloud (GAE_ENV, K_SERVICE)."
+        )
 
 
 # --- the current configuration ----------------------------------------------------------------------------------------

@@ -105,7 +105,9 @@ def decode(data: bytes, signer: Signer | None = None, *, require_signature: bool
         raise DecodeError("The body of the task is no envelope of defer.")
     _, version, flags, created = _HEADER.unpack_from(data)
     if version != VERSION or flags & ~(_SIGNED | _COMPRESSED | _CLAIM):
-        raise UnknownVersionError(f"The envelope is of version {version} (flags {flags:#x}); this release reads {VERSION}.")
+        raise UnknownVersionError(
+            f"The envelope is of version {version} (flags {flags:#x}); this release reads {VERSION}."
+        )
     header, body = data[: _HEADER.size], data[_HEADER.size :]
     if flags & _SIGNED:
         signature, body = body[:_SIGNATURE], body[_SIGNATURE:]
@@ -116,7 +118,9 @@ def decode(data: bytes, signer: Signer | None = None, *, require_signature: bool
     elif signer is not None or require_signature:
         raise SignatureError("The task is not signed.")
     try:
-        return _read(_inflate(body) if flags & _COMPRESSED else body, claimed=bool(flags & _CLAIM), created=created / 1000)
+        return _read(
+            _inflate(body) if flags & _COMPRESSED else body, claimed=bool(flags & _CLAIM), created=created / 1000
+        )
     except DecodeError:
         raise
     except Exception as error:

@@ -58,11 +58,17 @@ def claimed(record: TaskRecord, sealed: envelope.Envelope, store: TaskStore | No
     payload = sealed.payload or b""
     size, limit = len(payload), store.max_payload if store else config.inline_limit
     if store is None:
-        message = f"The call is {size} bytes long, over the inline limit of {limit}, and no `store` is configured to keep it."
+        message = (
+            f"The call is {size} bytes long, over the inline limit of {limit}, and no `store` is configured to keep it."
+        )
         raise PayloadTooLargeError(message, size=size, limit=limit)
     if size > limit:
-        message = f"The call is {size} bytes long, and a store takes {limit}: store the data yourself, and defer its key."
+        message = (
+            f"The call is {size} bytes long, and a store takes {limit}: store the data yourself, and defer its key."
+        )
         raise PayloadTooLargeError(message, size=size, limit=limit)
-    claim = envelope.Claim(store=store.name, alias=store.alias, key=record.id, digest=envelope.digest(payload), size=size)
+    claim = envelope.Claim(
+        store=store.name, alias=store.alias, key=record.id, digest=envelope.digest(payload), size=size
+    )
     wire = envelope.encode(replace(sealed, payload=None, claim=claim), config.signer)
     return replace(record, envelope=wire, payload=payload)

@@ -65,7 +65,9 @@ def tried(record: TaskRecord, answer: str | TransportError, store: TaskStore, co
     if record.is_claim or not isinstance(answer, TaskSizeRefusedError):
         return Try(record=record, error=answer)
     larger = claimed(record, envelope.decode(record.envelope, config.signer), store, config)
-    if not store.mark(record.id, lease=record.lease, new_lease=record.lease, envelope=larger.envelope, payload=larger.payload):
+    if not store.mark(
+        record.id, lease=record.lease, new_lease=record.lease, envelope=larger.envelope, payload=larger.payload
+    ):
         return Try(record=larger, error=TaskAlreadyExistsError())  # the sweep has it
     return send(larger, store, config)
 

@@ -59,6 +59,8 @@ class Signer:
         key_id, mac = signature[:KEY_ID_SIZE], signature[KEY_ID_SIZE:]
         key = self._keys.get(key_id)
         if key is None:
-            raise UnknownKeyError(f"The task is signed with the key {key_id.hex()}, which is not among those configured.")
+            raise UnknownKeyError(
+                f"The task is signed with the key {key_id.hex()}, which is not among those configured."
+            )
         if not hmac.compare_digest(mac, key.mac(header, key_id, body)):
             raise SignatureError(f"The signature of the task is wrong (key {key_id.hex()}).")

@@ -71,7 +71,9 @@ def drain(
         if not tasks:
             return Drained(**counts)
         counts[_attempt(tasks[0], transport, max_attempts, on_error)] += 1
-    raise RuntimeError(f"drain() has run {max_tasks} tasks, and there are still more: do they defer each other for ever?")
+    raise RuntimeError(
+        f"drain() has run {max_tasks} tasks, and there are still more: do they defer each other for ever?"
+    )
 
 
 def _attempt(task: QueuedTask, transport: MemoryTransport, max_attempts: int, on_error: Any) -> str:

@@ -13,7 +13,6 @@ from defer_core.record import new_id
 from defer_core.task import TaskOptions
 
 from . import job as jobs
-from .base import IterationStore
 from .errors import IterationRefusedError
 from .handle import IterationHandle
 from .iteration import DEFAULT_MAX_ATTEMPTS, Iteration, IterationOptions
@@ -81,7 +80,9 @@ def defer_iteration_with_finalize(
     return start(work, wanted, using=_using, transactional=_transactional)
 
 
-def start(job: Job, wanted: IterationOptions, *, using: str | None = None, transactional: bool = False) -> IterationHandle:
+def start(
+    job: Job, wanted: IterationOptions, *, using: str | None = None, transactional: bool = False
+) -> IterationHandle:
     """Write an iteration and the record of its plan, in one transaction: the caller's, if one is open on that alias."""
     job, alias = _checked(job, wanted, using)
     store, now = store_on(alias), clock.now()
@@ -110,8 +111,8 @@ def _checked(job: Job, wanted: IterationOptions, using: str | None) -> tuple[Job
         if not is_function:
             raise IterationRefusedError("Rows travel by the function that returns them: give that.")
         return job, using or ""
-    from .querysets import checked
     from .queryset_rows import QuerySetRows
+    from .querysets import checked
     from .tables import alias_for, check_atomic
 
     found = checked(found)
@@ -138,7 +139,9 @@ def _check_names(kwargs: dict[str, Any]) -> None:
 def _options(*, routing: dict[str, Any], **given: Any) -> IterationOptions:
     """Raises OptionError naming the option and what it may be."""
     where = options.parse(routing, current()).routing
-    _expect("_shards", given["shards"], _is_whole(given["shards"], 1, MAX_SHARDS), f"a whole number from 1 to {MAX_SHARDS}")
+    _expect(
+        "_shards", given["shards"], _is_whole(given["shards"], 1, MAX_SHARDS), f"a whole number from 1 to {MAX_SHARDS}"
+    )
     for name in ("delete_marker", "atomic"):
         _expect(f"_{name}", given[name], isinstance(given[name], bool), "True or False")
     _expect("order_field", given["order_field"], isinstance(given["order_field"], str), "the name of a field")

@@ -11,7 +11,7 @@ from .attempt import Attempt, Passed, Why
 from .shard import Key
 
 
-class _Undone(Exception):  # noqa: N818 (not an error: it rolls back)
+class _Undone(Exception):
     """Carries a pass out of the transaction that it rolls back."""
 
     def __init__(self, passed: Passed) -> None:

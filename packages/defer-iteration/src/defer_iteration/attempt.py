@@ -202,12 +202,23 @@ class Attempt:
 
     def _log(self, event: str) -> None:
         shard = self.shard
-        log.info("Iteration %s, shard %d %s: %d rows, at %r.", self.iteration.id, shard.index, event, shard.rows, shard.position)
+        log.info(
+            "Iteration %s, shard %d %s: %d rows, at %r.",
+            self.iteration.id,
+            shard.index,
+            event,
+            shard.rows,
+            shard.position,
+        )
 
     def _log_error(self, passed: Passed, attempts: int) -> None:
         if isinstance(passed.error, SingularTaskFailure):
             log.info("Iteration %s: row %r is to be called again: %s", self.iteration.id, passed.key, passed.error)
         else:
             log.error(
-                "Iteration %s: row %r has raised (call %d).", self.iteration.id, passed.key, attempts, exc_info=passed.error
+                "Iteration %s: row %r has raised (call %d).",
+                self.iteration.id,
+                passed.key,
+                attempts,
+                exc_info=passed.error,
             )

@@ -59,9 +59,7 @@ class IterationStore(ABC):
         `due` gives the time from which the attempt counts as stalled, by the number of wakes so far."""
 
     @abstractmethod
-    def claim_whole(
-        self, iteration_id: str, state: IterationState, *, due: Callable[[int], float]
-    ) -> Iteration | None:
+    def claim_whole(self, iteration_id: str, state: IterationState, *, due: Callable[[int], float]) -> Iteration | None:
         """Note that the plan (`new`) or finalize (`finalizing`) of an iteration is being attempted; None in another state."""
 
     @abstractmethod
@@ -80,7 +78,13 @@ class IterationStore(ABC):
 
     @abstractmethod
     def control(
-        self, iteration_id: str, to: IterationState, *, when: Sequence[IterationState], reason: str = "", due: float = 0.0
+        self,
+        iteration_id: str,
+        to: IterationState,
+        *,
+        when: Sequence[IterationState],
+        reason: str = "",
+        due: float = 0.0,
     ) -> Iteration | None:
         """Lock the iteration and move it to state `to`, if it is in one of `when`. Returns it as it was, or None.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from defer_core.errors import DeferError, OptionError, SingularTaskFailure
 
 
-class TimeoutException(Exception):  # noqa: N818 (Djangae's name)
+class TimeoutException(Exception):
     """Raised by a callback to hand over: the shard goes on from this row in a new task, and it counts as no attempt."""
 
 

@@ -52,9 +52,7 @@ def unpack(packed: bytes) -> Job:
     """The job again. Raises DecodeError, NotYetReadableError or HeldError."""
     source, callback, finalize, args, kwargs, getter = codec.unpack(packed)
     source = source if callable(source) else querysets.unpack(source)
-    return Job(
-        source=source, callback=callback, finalize=finalize, args=args, kwargs=kwargs, key_ranges_getter=getter
-    )
+    return Job(source=source, callback=callback, finalize=finalize, args=args, kwargs=kwargs, key_ranges_getter=getter)
 
 
 def rows_of(job: Job, options: IterationOptions) -> Rows:

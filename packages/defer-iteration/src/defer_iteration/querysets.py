@@ -7,10 +7,11 @@ import pickle
 from typing import Any
 
 import django
-from defer_core.config import current
-from defer_core.errors import UnserializableError
 from django.db import models
 from django.db.models.query import ModelIterable, QuerySet
+
+from defer_core.config import current
+from defer_core.errors import UnserializableError
 
 from .errors import HeldError, IterationRefusedError
 

@@ -26,7 +26,15 @@ def schedule_shards(
     """Enqueue these shards in their generations, at once or at `eta` (seconds since the epoch)."""
     enqueue_many(
         [
-            _task(store, iteration, "shard_run:run_shard", f"{each.index}-{each.generation}", each.index, each.generation, eta=eta)
+            _task(
+                store,
+                iteration,
+                "shard_run:run_shard",
+                f"{each.index}-{each.generation}",
+                each.index,
+                each.generation,
+                eta=eta,
+            )
             for each in shards
         ]
     )

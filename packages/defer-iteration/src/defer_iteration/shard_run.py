@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from .attempt import Attempt
 from .atomic import AtomicAttempt
+from .attempt import Attempt
 from .base import IterationStore
 from .context import running
 from .errors import HeldError

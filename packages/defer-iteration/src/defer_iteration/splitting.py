@@ -48,7 +48,9 @@ def _as_range(pair: Any, queryset: QuerySet[Any], ordering: Ordering) -> KeyRang
     lower = None if start is None else (start,)
     if end is not None:
         return KeyRange(lower=lower, upper=(end,))
-    return KeyRange(lower=lower, upper=_last(_keys(queryset, ordering, nulls=False), ordering, nulls=False), closed=True)
+    return KeyRange(
+        lower=lower, upper=_last(_keys(queryset, ordering, nulls=False), ordering, nulls=False), closed=True
+    )
 
 
 def _keys(queryset: QuerySet[Any], ordering: Ordering, *, nulls: bool) -> QuerySet[Any]:

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
 
-from defer_core import clock, codec
 from django.db import transaction
 from django.db.models import F, QuerySet
+
+from defer_core import clock, codec
 
 from . import models
 from .base import Completion, IterationStore
@@ -82,7 +83,9 @@ class DjangoIterationStore(IterationStore):
     def claim(
         self, iteration_id: str, index: int, generation: int, *, due: Callable[[int], float]
     ) -> tuple[Iteration, Shard] | None:
-        open_shard = self._shards(iteration_id).filter(pk=_shard_id(iteration_id, index), generation=generation, done=False)
+        open_shard = self._shards(iteration_id).filter(
+            pk=_shard_id(iteration_id, index), generation=generation, done=False
+        )
         seen = open_shard.first()
         if seen is None or self._state(iteration_id) is not IterationState.RUNNING:
             return None
@@ -92,9 +95,7 @@ class DjangoIterationStore(IterationStore):
             shard, iteration = open_shard.get(), self.get(iteration_id)
         return None if iteration is None else (iteration, _as_shard(shard))
 
-    def claim_whole(
-        self, iteration_id: str, state: IterationState, *, due: Callable[[int], float]
-    ) -> Iteration | None:
+    def claim_whole(self, iteration_id: str, state: IterationState, *, due: Callable[[int], float]) -> Iteration | None:
         seen = self.get(iteration_id)
         if seen is None or seen.state is not state:
             return None
@@ -155,7 +156,13 @@ class DjangoIterationStore(IterationStore):
         return True
 
     def control(
-        self, iteration_id: str, to: IterationState, *, when: Sequence[IterationState], reason: str = "", due: float = 0.0
+        self,
+        iteration_id: str,
+        to: IterationState,
+        *,
+        when: Sequence[IterationState],
+        reason: str = "",
+        due: float = 0.0,
     ) -> Iteration | None:
         with self.transaction():
             row = self._lock(iteration_id)
@@ -203,7 +210,11 @@ class DjangoIterationStore(IterationStore):
             for row in late.order_by("due")[:limit]:
                 found.append(
                     Stalled(
-                        iteration_id=row.iteration, index=row.index, generation=row.generation, due=row.due, wakes=row.wakes
+                        iteration_id=row.iteration,
+                        index=row.index,
+                        generation=row.generation,
+                        due=row.due,
+                        wakes=row.wakes,
                     )
                 )
         return sorted(found, key=lambda each: each.due)[:limit]
@@ -233,7 +244,11 @@ class DjangoIterationStore(IterationStore):
     def quarantined(self, iteration_id: str) -> builtins.list[QuarantinedRow]:
         return [
             QuarantinedRow(
-                iteration_id=row.iteration, index=row.index, key=_unpack_key(row.key), error=row.error, attempts=row.attempts
+                iteration_id=row.iteration,
+                index=row.index,
+                key=_unpack_key(row.key),
+                error=row.error,
+                attempts=row.attempts,
             )
             for row in self._quarantined(iteration_id).order_by("index", "pk")
         ]

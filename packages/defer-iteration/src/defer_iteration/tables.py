@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from defer_core.config import current
-from defer_core.errors import ConfigError
 from django.db import connections, router
 from django.db.models import QuerySet
+
+from defer_core.config import current
+from defer_core.errors import ConfigError
 
 from . import models
 from .errors import IterationRefusedError
@@ -32,9 +33,13 @@ def alias_for(queryset: QuerySet[object], using: str | None) -> str:
     there; else the default. Raises IterationRefusedError or ConfigError."""
     if using is not None:
         if using not in connections:
-            raise IterationRefusedError(f"_using is {using!r}, which is not among DATABASES ({', '.join(connections)}).")
+            raise IterationRefusedError(
+                f"_using is {using!r}, which is not among DATABASES ({', '.join(connections)})."
+            )
         if not has_tables(using):
-            raise IterationRefusedError(f"_using is {using!r}, where the tables of defer_iteration are missing: migrate it.")
+            raise IterationRefusedError(
+                f"_using is {using!r}, where the tables of defer_iteration are missing: migrate it."
+            )
         return _stored(using)
     wanted = queryset._db or router.db_for_write(queryset.model)
     return _stored(wanted if has_tables(wanted) else "default")

@@ -46,9 +46,13 @@ class MemoryTransport(Transport):
             name = message.routing.name or f"task-{number}"
             key = (message.routing.queue, name)
             if key in self._names:
-                raise TaskAlreadyExistsError(f"There is a task {name!r} in the queue {message.routing.queue!r} already.")
+                raise TaskAlreadyExistsError(
+                    f"There is a task {name!r} in the queue {message.routing.queue!r} already."
+                )
             self._names.add(key)
-            self.tasks[key] = QueuedTask(name=name, message=message, due=message.routing.eta or clock.now(), order=number)
+            self.tasks[key] = QueuedTask(
+                name=name, message=message, due=message.routing.eta or clock.now(), order=number
+            )
             return name
 
     def queued(self, queue: str | None = None) -> list[QueuedTask]:
