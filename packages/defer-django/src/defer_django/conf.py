@@ -30,7 +30,10 @@ defaults: dict[str, Any] = {}
 
 def from_settings() -> Config:
     """The configuration that Django's settings and the environment give. Raises ConfigError."""
-    return Config(**{**_automatic(), **defaults, **_from_djangae(), **_from_environment(), **_from_dict()})
+    fields = {**_automatic(), **defaults, **_from_djangae(), **_from_environment(), **_from_dict()}
+    if fields.get("transport") == "cloud":
+        fields["transport_options"] = {**_project(), **fields.get("transport_options", {})}
+    return Config(**fields)
 
 
 def given() -> dict[str, Any]:
@@ -49,12 +52,13 @@ def _from_environment() -> dict[str, Any]:
 
 
 def _from_djangae() -> dict[str, Any]:
-    """Djangae's names configure Cloud Tasks where nothing else says where tasks go."""
+    """Djangae's names mean Cloud Tasks where nothing else says where tasks go."""
+    return {"transport": "cloud"} if _project() and not _works_locally() else {}
+
+
+def _project() -> dict[str, str]:
     names = {"project": "CLOUD_TASKS_PROJECT_ID", "location": "CLOUD_TASKS_LOCATION"}
-    options = {key: getattr(settings, name) for key, name in names.items() if getattr(settings, name, None)}
-    if not options or (_transport() or "cloud") != "cloud" or _works_locally():
-        return {}
-    return {"transport": "cloud", "transport_options": options}
+    return {key: getattr(settings, name) for key, name in names.items() if getattr(settings, name, None)}
 
 
 def _automatic() -> dict[str, Any]:
@@ -66,10 +70,6 @@ def _automatic() -> dict[str, Any]:
         "url": handler_url,
     }
     return {**automatic, "transport": "local"} if _works_locally() else automatic
-
-
-def _transport() -> Any:
-    return given().get("TRANSPORT", os.environ.get("DEFER_TRANSPORT"))
 
 
 def _works_locally() -> bool:

@@ -1,0 +1,3 @@
+"""A project without the handler's URLs."""
+
+urlpatterns: list[object] = []
