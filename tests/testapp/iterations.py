@@ -1,0 +1,64 @@
+"""Callbacks and finalizes for the tests of iterations."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from defer_iteration import current_iteration, current_shard, get_deferred_shard_index
+
+from .models import Row
+
+seen: list[Any] = []
+"""Primary keys in the order in which they were passed."""
+shards: dict[Any, tuple[Any, ...]] = {}
+"""By primary key: the index that the callback was told, in its three ways."""
+finalized: list[tuple[Any, ...]] = []
+"""What finalize was called with."""
+counters: list[dict[str, int]] = []
+"""What finalize found counted."""
+before: list[Callable[[Any], None]] = []
+"""Called with every row first: tests put their mischief here."""
+finalizing: list[Callable[[], None]] = []
+"""Called by `finalize` first."""
+
+
+def reset() -> None:
+    """Forget everything."""
+    for each in (seen, shards, finalized, counters, before, finalizing):
+        each.clear()
+
+
+def times() -> Counter[Any]:
+    """How often each row was passed."""
+    return Counter(seen)
+
+
+def callback(row: Any, *args: Any, **kwargs: Any) -> None:
+    """Note the row."""
+    for each in before:
+        each(row)
+    seen.append(row.pk)
+    shard = current_shard()
+    assert shard is not None
+    shards[row.pk] = (shard.index, get_deferred_shard_index(), int(os.environ["DEFERRED_ITERATION_SHARD_INDEX"]))
+    shard.count("passed")
+    for each in args:
+        shard.count(str(each))
+
+
+def finalize(*args: Any, **kwargs: Any) -> None:
+    """Note the call."""
+    for each in finalizing:
+        each()
+    iteration = current_iteration()
+    assert iteration is not None
+    finalized.append((*args, kwargs) if kwargs else args)
+    counters.append(dict(iteration.counters))
+
+
+def all_rows() -> Any:
+    """A function that returns the queryset."""
+    return Row.objects.all()
