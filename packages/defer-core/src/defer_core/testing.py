@@ -9,6 +9,7 @@ from typing import Any
 
 from .config import ConfigError, configured, current
 from .delivery import Delivery
+from .errors import SingularTaskFailure
 from .execute import Outcome, execute
 from .stores.memory import MemoryStore
 from .transports.memory import MemoryTransport, QueuedTask
@@ -70,7 +71,9 @@ def drain(
         tasks = transport.queued(queue)
         if not tasks:
             return Drained(**counts)
-        counts[_attempt(tasks[0], transport, max_attempts, on_error)] += 1
+        # one that has failed waits for the others: they may be what it needs
+        task = min(tasks, key=lambda each: each.attempts)
+        counts[_attempt(task, transport, max_attempts, on_error)] += 1
     raise RuntimeError(
         f"drain() has run {max_tasks} tasks, and there are still more: do they defer each other for ever?"
     )
@@ -90,9 +93,12 @@ def _attempt(task: QueuedTask, transport: MemoryTransport, max_attempts: int, on
             on_error(task, error)
         return "gave_up"
     if outcome is Outcome.RETRY:
-        if last:
-            transport.remove(task)
-        return "gave_up" if last else "retried"
+        if not last:
+            return "retried"
+        transport.remove(task)
+        if callable(on_error):
+            on_error(task, SingularTaskFailure(f"The task {task.name} asked {max_attempts} times to be tried again."))
+        return "gave_up"
     return "done" if outcome is Outcome.DONE else "permanent"
 
 

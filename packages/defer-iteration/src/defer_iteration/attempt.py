@@ -15,7 +15,7 @@ from defer_core import clock
 from defer_core.errors import SingularTaskFailure
 
 from .base import Completion, IterationStore
-from .context import CurrentShard
+from .context import CurrentShard, tell_row_error
 from .errors import FenceLostError, TimeoutException
 from .iteration import Iteration, IterationState, QuarantinedRow
 from .job import Job, rows_of
@@ -113,7 +113,9 @@ class Attempt:
             return self._complete(reached)
         if passed.why is Why.RAISED:
             return self._raised(reached, passed)
-        if passed.why is Why.YIELDED or clock.now() >= self.pace.stop_at:
+        if isinstance(passed.error, TimeoutException):
+            return self._hand_over(reached, eta=passed.error.eta)
+        if clock.now() >= self.pace.stop_at:
             return self._hand_over(reached)
         return self._checkpoint(reached)
 
@@ -169,6 +171,7 @@ class Attempt:
         attempts = shard.attempts + 1 if shard.failing == passed.key else 1
         text = "".join(traceback.format_exception(passed.error))
         self._log_error(passed, attempts)
+        tell_row_error(passed.error, attempts)
         shard = replace(shard, attempts=attempts, failing=passed.key, error=text)
         limit = self.iteration.options.max_attempts
         if limit is None or attempts < limit:

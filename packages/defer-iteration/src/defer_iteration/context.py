@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -70,3 +70,24 @@ def running(iteration: Iteration, shard: CurrentShard | None = None) -> Iterator
             os.environ.pop(DEFERRED_ITERATION_SHARD_INDEX_KEY, None)
         else:
             os.environ[DEFERRED_ITERATION_SHARD_INDEX_KEY] = before
+
+
+_watching: ContextVar[Callable[[Exception, int], None] | None] = ContextVar("defer_row_errors", default=None)
+
+
+@contextmanager
+def watching(told: Callable[[Exception, int], None]) -> Iterator[None]:
+    """Have `told(error, calls)` called for each row that raises, before it is handed over. What `told` raises fails the
+    attempt instead: so a test sees an exception that the iteration would go on repeating."""
+    token = _watching.set(told)
+    try:
+        yield
+    finally:
+        _watching.reset(token)
+
+
+def tell_row_error(error: Exception, calls: int) -> None:
+    """A row's callback has raised, for the `calls`-th time in a row."""
+    told = _watching.get()
+    if told is not None:
+        told(error, calls)

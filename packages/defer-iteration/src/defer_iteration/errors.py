@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from defer_core import clock
 from defer_core.errors import DeferError, OptionError, SingularTaskFailure
 
 
 class TimeoutException(Exception):
-    """Raised by a callback to hand over: the shard goes on from this row in a new task, and it counts as no attempt."""
+    """Raised by a callback to hand over: the shard goes on from this row in a new task, and it counts as no attempt.
+
+    `countdown` is how many seconds from now; None is at once.
+    """
+
+    def __init__(self, countdown: float | None = None) -> None:
+        super().__init__(countdown)
+        self.countdown = countdown
+
+    @property
+    def eta(self) -> float | None:
+        """When the new task is due, in seconds since the epoch."""
+        return None if self.countdown is None else clock.now() + self.countdown
 
 
 class IterationRefusedError(OptionError):
