@@ -157,3 +157,6 @@ def iterate_in_chunks(queryset: Any, chunk_size: int = 1000) -> Iterator[Any]:
     while page:
         yield from page
         page = list(rows.filter(pk__gt=page[-1].pk)[:chunk_size])
+
+
+_find_random_keys = find_random_keys  # the name that Djangae gave it

@@ -1,0 +1,32 @@
+"""`djangae.tasks.middleware`: notes the task headers of each request, and forgets them after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction
+from django.utils.decorators import sync_and_async_middleware
+
+from .task_environment import of_request
+
+
+@sync_and_async_middleware
+def task_environment_middleware(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make `djangae.tasks.environment` answer for the request that is being served."""
+    if iscoroutinefunction(get_response):
+
+        async def noting(request: Any) -> Any:
+            with of_request(request.META):
+                return await get_response(request)
+
+    else:
+
+        def noting(request: Any) -> Any:
+            with of_request(request.META):
+                return get_response(request)
+
+    return noting
+
+
+TaskEnvironmentMiddleware = task_environment_middleware

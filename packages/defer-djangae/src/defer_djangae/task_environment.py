@@ -1,0 +1,118 @@
+"""`djangae.tasks.environment`: what the request being served says of the task that it delivers.
+
+The middleware notes App Engine's headers of any request; a task of defer is known without it, too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from asgiref.local import Local
+from defer_core import current_delivery
+
+from .environment import application_id
+
+MIDDLEWARE = ("djangae.tasks.middleware.task_environment_middleware", "djangae.tasks.middleware.TaskEnvironmentMiddleware")
+HEADERS = {
+    "task_name": "HTTP_X_APPENGINE_TASKNAME",
+    "queue_name": "HTTP_X_APPENGINE_QUEUENAME",
+    "task_execution_count": "HTTP_X_APPENGINE_TASKEXECUTIONCOUNT",
+    "task_retry_count": "HTTP_X_APPENGINE_TASKRETRYCOUNT",
+    "is_cron": "HTTP_X_APPENGINE_CRON",
+}
+_TASK_ENV = Local()
+LOCATIONS = {
+    "b": "asia-northeast1", "d": "us-east4", "e": "europe-west1", "f": "australia-southeast1", "g": "europe-west2",
+    "h": "europe-west3", "i": "southamerica-east1", "j": "asia-south1", "k": "northamerica-northeast1", "m": "us-west2",
+    "n": "asia-east2", "o": "europe-west6", "p": "us-east1", "s": "us-central1", "u": "asia-northeast2",
+    "v": "asia-northeast3", "zas": "asia-southeast1", "zde": "asia-east1", "zet": "asia-southeast2",
+    "zlm": "europe-central2", "zuw": "us-west1", "zwm": "us-west3", "zwn": "us-west4",
+}  # fmt: skip
+"""The region that the prefix of an application id stands for."""
+
+
+@contextmanager
+def of_request(meta: Mapping[str, Any]) -> Iterator[None]:
+    """Let the headers of a request be the task environment for the length of a `with` block."""
+    trusted = headers_are_googles()
+    for name, header in HEADERS.items():
+        setattr(_TASK_ENV, name, meta.get(header) if trusted else None)
+    try:
+        yield
+    finally:
+        for name in HEADERS:
+            setattr(_TASK_ENV, name, None)
+
+
+def headers_are_googles() -> bool:
+    """Whether App Engine's headers can be believed: it replaces them on requests from outside, Cloud Run does not."""
+    return bool(os.environ.get("GAE_ENV")) or not os.environ.get("K_SERVICE")
+
+
+def _noted(name: str) -> Any:
+    """What the middleware has noted. Raises ImproperlyConfigured without the middleware."""
+    found = getattr(_TASK_ENV, name, None)
+    if found is None:
+        _check_middleware()
+    return found
+
+
+def _check_middleware() -> None:
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+
+    if not any(each in settings.MIDDLEWARE for each in MIDDLEWARE):
+        raise ImproperlyConfigured(f"Add {MIDDLEWARE[1]!r} to MIDDLEWARE: djangae.tasks.environment reads what it notes.")
+
+
+def _count(text: Any) -> int | None:
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def is_in_task() -> bool:
+    """Whether the request is a task."""
+    return current_delivery() is not None or bool(_noted("task_name"))
+
+
+def is_in_cron() -> bool:
+    """Whether the request is a cron job."""
+    return current_delivery() is None and bool(_noted("is_cron"))
+
+
+def task_name() -> str | None:
+    """The task's short name; None outside a task."""
+    delivery = current_delivery()
+    return delivery.task_name if delivery is not None else _noted("task_name")
+
+
+def task_queue_name() -> str | None:
+    """The short name of the task's queue, `default` where it does not say; None outside a task."""
+    delivery = current_delivery()
+    if delivery is not None:
+        return delivery.queue or "default"
+    return (_noted("queue_name") or "default") if is_in_task() else None
+
+
+def task_retry_count() -> int | None:
+    """How many attempts came before; None outside a task, or where the queue does not say."""
+    delivery = current_delivery()
+    return delivery.retry_count if delivery is not None else _count(_noted("task_retry_count"))
+
+
+def task_execution_count() -> int | None:
+    """How many earlier attempts were answered, 0 where the queue does not say; None outside a task."""
+    delivery = current_delivery()
+    if delivery is not None:
+        return delivery.execution_count or 0
+    return (_count(_noted("task_execution_count")) or 0) if is_in_task() else None
+
+
+def tasks_location(app_id_with_prefix: str | None = None) -> str | None:
+    """The region of Cloud Tasks that an application id stands for; None where it does not say."""
+    return LOCATIONS.get((app_id_with_prefix or application_id()).partition("~")[0])
