@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from ..record import State, TaskRecord, new_id
 from .base import TaskStore
+
+LOCK_TRIES = 5_000
+"""Waits for a row before it is taken for a deadlock."""
 
 
 @dataclass
@@ -21,6 +26,8 @@ class _Transaction:
     """Records by id, None for a deleted one."""
     forgets: dict[str, None] = field(default_factory=dict)
     """Ids to delete if their record is pending at the commit (a database would have locked the row until then)."""
+    rows: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """What others keep in the same transactions: values by table and key, None for a deleted one."""
     hooks: list[Callable[[], object]] = field(default_factory=list)
     """What is to be called after the commit."""
 
@@ -28,6 +35,7 @@ class _Transaction:
         """Take over what a nested transaction has done."""
         self.writes.update(inner.writes)
         self.forgets.update(inner.forgets)
+        self.rows.update(inner.rows)
         self.hooks.extend(inner.hooks)
 
 
@@ -40,7 +48,11 @@ class MemoryStore(TaskStore):
         super().__init__()
         self.alias = alias
         self._records: dict[str, TaskRecord] = {}
+        self._rows: dict[tuple[str, str], Any] = {}
+        self._locks: dict[tuple[str, str], _Transaction] = {}
         self._lock = threading.RLock()
+        self.wait: Callable[[], object] = partial(time.sleep, 0.002)
+        """What to do while another transaction holds a row: a scheduler of simulated threads lets the others run."""
         self._open: ContextVar[tuple[_Transaction, ...]] = ContextVar("open_transactions", default=())
 
     @property
@@ -71,6 +83,49 @@ class MemoryStore(TaskStore):
                 self._records.pop(key, None)
             else:
                 self._records[key] = record
+        for place, value in work.rows.items():
+            if value is None:
+                self._rows.pop(place, None)
+            else:
+                self._rows[place] = value
+
+    # --- tables of others, in the same transactions -------------------------------------------------------------------
+
+    def rows(self, table: str) -> dict[str, Any]:
+        """What this caller sees of a table that another package keeps here, by key."""
+        with self._lock:
+            seen = dict(self._rows)
+            for transaction in self._open.get():
+                seen.update(transaction.rows)
+        return {key: value for (of, key), value in seen.items() if of == table and value is not None}
+
+    def write_rows(self, table: str, values: Mapping[str, Any]) -> None:
+        """Write rows of such a table, None to delete one, in the surrounding transaction."""
+        with self._lock:
+            self._do(_Transaction(rows={(table, key): value for key, value in values.items()}))
+
+    def lock_row(self, table: str, key: str) -> None:
+        """Hold a row until the surrounding transaction ends, as an UPDATE does; wait for whoever else holds it. Outside a
+        transaction only wait. Raises TimeoutError where it is not let go."""
+        opened, tries = self._open.get(), 0
+        while True:
+            with self._lock:
+                owner = self._locks.get((table, key))
+                if owner is None or (opened and owner is opened[0]):
+                    if opened:
+                        self._locks[(table, key)] = opened[0]
+                    return
+            tries += 1
+            if tries > LOCK_TRIES:
+                raise TimeoutError(f"The row {key!r} of {table} is not let go: a deadlock?")
+            self.wait()
+
+    def _unlock(self, outermost: _Transaction) -> None:
+        with self._lock:
+            for place in [place for place, owner in self._locks.items() if owner is outermost]:
+                del self._locks[place]
+
+    # --- records ------------------------------------------------------------------------------------------------------
 
     def put(self, records: Sequence[TaskRecord], forget: Sequence[str] = ()) -> None:
         with self._lock:
@@ -124,11 +179,16 @@ class MemoryStore(TaskStore):
         token = self._open.set((*self._open.get(), transaction))
         try:
             yield
-        finally:
+        except BaseException:
             self._open.reset(token)
+            if not self._open.get():
+                self._unlock(transaction)
+            raise
+        self._open.reset(token)
         with self._lock:
             self._do(transaction)
         if not self._open.get():
+            self._unlock(transaction)
             for hook in transaction.hooks:
                 hook()
 
