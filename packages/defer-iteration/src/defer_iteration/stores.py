@@ -20,14 +20,14 @@ def store_on(alias: str) -> IterationStore:
 
 
 def all_stores() -> list[IterationStore]:
-    """The stores in use; where there are none, every Django database with our tables."""
+    """The stores in use; where there are none, every Django database that keeps tasks and has our tables."""
     if _in_use:
         return list(_in_use.values())
     from django.db import connections
 
-    from .tables import has_tables
+    from .tables import has_tables, keeps_tasks
 
-    return [store_on(alias) for alias in connections if has_tables(alias)]
+    return [store_on(alias) for alias in connections if keeps_tasks(alias) and has_tables(alias)]
 
 
 @contextmanager

@@ -45,9 +45,14 @@ def alias_for(queryset: QuerySet[object], using: str | None) -> str:
     return _stored(wanted if has_tables(wanted) else "default")
 
 
+def keeps_tasks(alias: str) -> bool:
+    """Whether a configured store keeps tasks on an alias."""
+    return any(store.has_alias(alias) for store in current().stores)
+
+
 def _stored(alias: str) -> str:
     """Task records must be on the same alias."""
-    if not any(store.has_alias(alias) for store in current().stores):
+    if not keeps_tasks(alias):
         raise ConfigError(
             f"The iteration is kept on the alias {alias!r}, and no configured store keeps tasks there: name the Django store "
             'in DEFER ("STORE": "django", or in "JOINS").'
