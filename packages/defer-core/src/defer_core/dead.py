@@ -107,7 +107,7 @@ def rerun(record_id: str, store: TaskStore) -> TaskHandle:
     token = new_id()
     changes: dict[str, Any] = {
         "state": State.PENDING,
-        "routing": replace(record.routing, name=new_id(), eta=None, url=record.routing.url or config.post_url()),
+        "routing": _routing_again(record, config),
         "due": clock.now() + config.sweep_grace,
         "attempts": 0,
         "doubtful_since": None,
@@ -120,6 +120,11 @@ def rerun(record_id: str, store: TaskStore) -> TaskHandle:
     handle = TaskHandle(routing=again.routing, payload=sending.body_of(again), record_id=again.id)
     sending.send_after_commit(again, store, config, handle)
     return handle
+
+
+def _routing_again(record: TaskRecord, config: Config) -> Routing:
+    """A new name, for the queue may well refuse the old one, which would then count as sent."""
+    return replace(record.routing, name=new_id(), eta=None, url=record.routing.url or config.post_url())
 
 
 def drop(record_id: str, store: TaskStore) -> bool:
