@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 from . import clock, dead
@@ -49,29 +49,29 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def run_sweep(budget: float | None) -> int:
+def run_sweep(budget: float | None, say: Callable[[str], object] = print) -> int:
     """Sweep, and say what was done and what is left."""
     report = sweep(budget=budget)
-    print(f"defer sweep: {report}")
+    say(f"defer sweep: {report}")
     for store in current().every_store():
         oldest = store.oldest_pending()
         age = "none" if oldest is None else f"{clock.now() - oldest:.0f} s"
         where = f"{store.name} {store.alias}".strip()
-        print(f"  {where}: oldest pending {age}, pending {store.count(State.PENDING)}, dead {store.count(State.DEAD)}")
+        say(f"  {where}: oldest pending {age}, pending {store.count(State.PENDING)}, dead {store.count(State.DEAD)}")
     return 1 if report.counts["failed"] else 0
 
 
-def run_dead(arguments: argparse.Namespace, stores: Sequence[TaskStore]) -> int:
+def run_dead(arguments: argparse.Namespace, stores: Sequence[TaskStore], say: Callable[[str], object] = print) -> int:
     """List, show, re-run or drop dead letters."""
     every = [(record.id, store) for store in stores for record in dead.dead_letters(store)]
     if arguments.action == "list":
         for record_id, store in every:
-            print(_line(dead.find(record_id, store)))
+            say(_line(dead.find(record_id, store)))
         return 0
     if not arguments.ids:
         raise KeyError(f"dead {arguments.action} needs the ids of dead letters, or `all`.")
     for record_id, store in every if arguments.ids == ["all"] else [_located(each, stores) for each in arguments.ids]:
-        _act(arguments.action, record_id, store)
+        _act(arguments.action, record_id, store, say)
     return 0
 
 
@@ -82,18 +82,18 @@ def _located(record_id: str, stores: Sequence[TaskStore]) -> tuple[str, TaskStor
     raise KeyError(f"There is no dead letter {record_id}.")
 
 
-def _act(action: str, record_id: str, store: TaskStore) -> None:
+def _act(action: str, record_id: str, store: TaskStore, say: Callable[[str], object]) -> None:
     record = dead.find(record_id, store)
     if action == "show":
-        print(
+        say(
             f"{_line(record)}\n  attempts {record.attempts}, {_time(record.first_attempt)} to {_time(record.last_attempt)}"
         )
-        print(f"  verified {record.verified}, {len(record.envelope)} bytes\n{record.last_error}")
+        say(f"  verified {record.verified}, {len(record.envelope)} bytes\n{record.last_error}")
     elif action == "rerun":
-        print(f"{record_id}: {dead.rerun(record_id, store).status}")
+        say(f"{record_id}: {dead.rerun(record_id, store).status}")
     else:
         dead.drop(record_id, store)
-        print(f"{record_id}: dropped")
+        say(f"{record_id}: dropped")
 
 
 def _line(record: TaskRecord) -> str:
