@@ -49,10 +49,10 @@ class SQLiteFile:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            connection.commit()
         except BaseException:
             connection.rollback()
             raise
-        connection.commit()
 
     def close(self) -> None:
         """Close this thread's connection; those of other threads close with their threads."""
