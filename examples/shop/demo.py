@@ -1,0 +1,69 @@
+"""Show what defer does, with real processes: a web server, a queue, and a client. Exit status 1 if a check fails."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000, help="orders to walk over (default: %(default)s)")
+    rows = parser.parse_args().rows
+    with tempfile.TemporaryDirectory(prefix="defer-shop-") as folder:
+        prepare(folder)
+        return run(Path(folder), rows)
+
+
+def prepare(folder: str) -> None:
+    """A new shop, with empty tables."""
+    os.environ["SHOP_DATA"] = folder
+    os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+
+
+def run(data: Path, rows: int) -> int:
+    """All scenes, and the closing table."""
+    from tour import bookkeeping, scenes
+    from tour.display import display
+    from tour.processes import Dispatcher, Server
+
+    began, checks = time.monotonic(), []
+    plays: list[scenes.Scene] = [
+        scenes.small_task,
+        scenes.large_task,
+        scenes.instance,
+        scenes.transactions,
+        scenes.retries,
+        scenes.dead_letter,
+        bookkeeping.iteration,
+    ]
+    server = Server(data)
+    dispatcher = Dispatcher(server.url, data)
+    try:
+        with display() as view:
+            stage = scenes.Stage(display=view, server=server, rows=rows)
+            for play in plays:
+                view.scene(play.__doc__ or "")
+                checks += play(stage)
+    finally:
+        dispatcher.stop()
+        server.stop()
+    view.table(checks, time.monotonic() - began)
+    if all(check.held for check in checks):
+        return 0
+    print(f"\nThe server's last words:\n{server.output()[-4000:]}\nThe dispatcher's:\n{dispatcher.output()[-2000:]}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

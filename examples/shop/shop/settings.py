@@ -1,0 +1,41 @@
+"""Django settings of the shop. Its files are under SHOP_DATA, or beside this project."""
+
+import os
+from pathlib import Path
+
+DATA = Path(os.environ.get("SHOP_DATA") or Path(__file__).resolve().parent.parent / ".data")
+DATA.mkdir(exist_ok=True)
+
+SECRET_KEY = "an-example-that-guards-nothing-" + "shop" * 8
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "defer_django",
+    "defer_iteration",
+    "orders",
+]
+ROOT_URLCONF = "shop.urls"
+WSGI_APPLICATION = "shop.wsgi.application"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA / "shop.sqlite3",
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {
+            "timeout": 30,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode = wal; PRAGMA synchronous = normal;",
+        },
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"defer": {"handlers": ["console"], "level": "INFO"}},
+}
+
+# Tasks go to the embedded queue; `defer-local --url http://127.0.0.1:8000 --file .data/queue.sqlite3` delivers them.
+DEFER = {"TRANSPORT": "local", "TRANSPORT_OPTIONS": {"file": str(DATA / "queue.sqlite3")}}

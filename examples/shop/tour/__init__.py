@@ -1,0 +1,1 @@
+"""The demonstration: starts the shop's processes, defers tasks, and checks what became of them."""

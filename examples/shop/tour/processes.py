@@ -1,0 +1,86 @@
+"""The processes of the demonstration: the shop's web server, and the dispatcher of the local queue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+PROJECT = Path(__file__).resolve().parent.parent
+START_SECONDS = 20.0
+THREADS = 10
+"""Requests at a time; the eight shards take one each."""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """A command that runs in the shop's folder, with its output in a file."""
+
+    def __init__(self, name: str, command: list[str], data: Path) -> None:
+        self.log = data / f"{name}.log"
+        self.command = [sys.executable, *command]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        with self.log.open("ab") as output:
+            self.running = subprocess.Popen(self.command, cwd=PROJECT, env=os.environ, stdout=output, stderr=output)
+
+    def kill(self) -> int:
+        """`kill -9`, and the id of the process that it hit."""
+        self.running.send_signal(signal.SIGKILL)
+        self.running.wait()
+        return self.running.pid
+
+    def stop(self) -> None:
+        """Let it end by itself, or kill it."""
+        self.running.terminate()
+        try:
+            self.running.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+
+class Server(Process):
+    """The shop, served by waitress."""
+
+    def __init__(self, data: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        listen = f"--listen=127.0.0.1:{self.port}"
+        super().__init__("server", ["-m", "waitress", listen, f"--threads={THREADS}", "shop.wsgi:application"], data)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers. Raises RuntimeError with its output."""
+        super().start()
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and self.running.poll() is None:
+            try:
+                urlopen(self.url, timeout=2).close()
+                return
+            except (URLError, OSError):
+                time.sleep(0.05)
+        raise RuntimeError(f"The server does not answer on {self.url}:\n{self.output()}")
+
+
+class Dispatcher(Process):
+    """`defer-local`: takes tasks out of the queue's file, and posts them to the shop."""
+
+    def __init__(self, url: str, data: Path) -> None:
+        super().__init__("dispatcher", ["-m", "defer_local", "--url", url, "--file", str(data / "queue.sqlite3")], data)
