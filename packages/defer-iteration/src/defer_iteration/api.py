@@ -81,23 +81,32 @@ def defer_iteration_with_finalize(
 
 
 def start(
-    job: Job, wanted: IterationOptions, *, using: str | None = None, transactional: bool = False
+    job: Job,
+    wanted: IterationOptions,
+    *,
+    using: str | None = None,
+    transactional: bool = False,
+    iteration_id: str | None = None,
 ) -> IterationHandle:
-    """Write an iteration and the record of its plan, in one transaction: the caller's, if one is open on that alias."""
+    """Write an iteration and the record of its plan, in one transaction: the caller's, if one is open on that alias.
+
+    With an `iteration_id` (32 hexadecimal digits) that there is already, nothing is written.
+    """
     job, alias = _checked(job, wanted, using)
     store, now = store_on(alias), clock.now()
     _check_transaction(alias, transactional)
     iteration = Iteration(
-        id=new_id(),
+        id=iteration_id or new_id(),
         job=jobs.pack(job),
         options=wanted,
         label=callables.label(job.callback),
         created=now,
         due=now + grace(0),
     )
-    with store.transaction():
-        store.create(iteration)
-        schedule_plan(store, iteration)
+    if iteration_id is None or store.get(iteration_id) is None:
+        with store.transaction():
+            store.create(iteration)
+            schedule_plan(store, iteration)
     return IterationHandle(id=iteration.id, alias=alias)
 
 
