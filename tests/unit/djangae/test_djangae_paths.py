@@ -111,7 +111,7 @@ def test_after_the_real_one_is_uninstalled_the_shims_are_live(wheel, site):
 def test_in_a_target_folder_install_paths_does_what_no_pth_does(wheel, tmp_path):
     unpack(wheel, tmp_path / "lib")
     start = f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r})\n"
-    code = "import defer_djangae; print(defer_djangae.live()); defer_djangae.install_paths(); defer_djangae.install_paths()\n"
+    code = "from defer_djangae import *; print(live()); install_paths(); install_paths()\n"
     (tmp_path / "empty").mkdir()
     before, live, file = run(start + code + IMPORTS + "assert sys.path.count(sys.path[-1]) == 1", tmp_path / "empty")
     assert (before, live) == ("missing", "shim")

@@ -10,7 +10,8 @@ def test_a_list_tuple_or_none_is_args():
     assert named([[1, 2], "slow", 3], {}) == {"args": [1, 2], "_queue": "slow", "_shards": 3}
     assert named([(1,)], {"touch": True}) == {"args": (1,), "touch": True}
     assert named([None, "slow", 2, False, True, 9], {}) == {
-        "args": None, "_queue": "slow", "_shards": 2, "_delete_marker": False, "_transactional": True, "_buffer_time": 9,
+        "args": None, "_queue": "slow", "_shards": 2, "_delete_marker": False, "_transactional": True,
+        "_buffer_time": 9,
     }  # fmt: skip
 
 

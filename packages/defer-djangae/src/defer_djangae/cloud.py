@@ -1,4 +1,4 @@
-"""What `djangae.tasks` gives: the Cloud Tasks client, and the paths of its queues. `google.*` is imported when it is used."""
+"""What `djangae.tasks` gives: the Cloud Tasks client, and the paths of its queues. `google.*` is imported late."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def cloud_tasks_location() -> str:
 
     location = getattr(settings, CLOUD_TASKS_LOCATION_SETTING, None)
     if not location:
-        raise ImproperlyConfigured('CLOUD_TASKS_LOCATION is not set: say where the queues are, for example "europe-west1".')
+        raise ImproperlyConfigured(
+            'CLOUD_TASKS_LOCATION is not set: say where the queues are, for example "europe-west1".'
+        )
     return str(location)
 
 

@@ -37,7 +37,7 @@ def internal_only(view_function: View) -> View:
     return _only(view_function, lambda request: (client_ip(request) or "").startswith("0.1.0."))
 
 
-class csrf_exempt_if_task:  # noqa: N801 (a decorator)
+class csrf_exempt_if_task:
     """No CSRF check for tasks and cron jobs."""
 
     def __init__(self, view_function: View) -> None:
@@ -67,6 +67,6 @@ def client_ip(request: Any) -> str | None:
     """The address of the client, NUM_PROXIES from the end of X-Forwarded-For."""
     forwarded, proxies = request.META.get("HTTP_X_FORWARDED_FOR"), getattr(settings, "NUM_PROXIES", None)
     if not (forwarded and proxies):
-        return request.META.get("REMOTE_ADDR")  # type: ignore[no-any-return]
+        return request.META.get("REMOTE_ADDR")
     addresses = forwarded.split(",")
     return str(addresses[-min(proxies, len(addresses))]).strip()

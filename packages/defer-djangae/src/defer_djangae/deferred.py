@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from defer_core import PermanentTaskFailure, SingularTaskFailure, TaskHandle, defer
+from defer_core.callables import resolve
 from defer_core.errors import DeferError as Error
 
 if TYPE_CHECKING:
@@ -26,22 +27,27 @@ __all__ = [
 
 DEFERRED_ITERATION_SHARD_INDEX_KEY = "DEFERRED_ITERATION_SHARD_INDEX"
 """The environment variable that holds the index of the shard that is running."""
-_OF_ITERATION = frozenset({"TimeoutException", "get_deferred_shard_index"})
+_LATER = {
+    "TimeoutException": "defer_iteration.errors:TimeoutException",
+    "get_deferred_shard_index": "defer_iteration.context:get_deferred_shard_index",
+    "_process_shard": "defer_djangae.flight:process_shard",
+    "_generate_shards": "defer_djangae.flight:generate_shards",
+    "_run_from_datastore": "defer_djangae.flight:run_from_datastore",
+}
+"""Names that are looked up when asked for. Those with an underscore are what queued pickles of Djangae name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _OF_ITERATION:
-        import defer_iteration
-
-        return getattr(defer_iteration, name)
+    if name in _LATER:
+        return resolve(_LATER[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def defer_iteration_with_finalize(queryset: Any, callback: Any, finalize: Any, *args: Any, **kwargs: Any) -> Any:
     """`defer_iteration.defer_iteration_with_finalize`, which also takes the positional orders of Djangae 1 and 2.
 
-    The fourth positional argument tells them apart: a list, a tuple or None is `args`; a string is `_queue` (Djangae 1);
-    a callable is `key_ranges_getter` (Djangae 2). Raises what defer_iteration raises.
+    The fourth positional argument tells them apart: a list, a tuple or None is `args`; a string is `_queue`
+    (Djangae 1); a callable is `key_ranges_getter` (Djangae 2). Raises what defer_iteration raises.
     """
     import defer_iteration
 

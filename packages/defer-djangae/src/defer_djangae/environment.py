@@ -55,7 +55,7 @@ def app_host() -> str:
 
 @cache
 def get_application_root() -> str:
-    """The folder with `app.yaml`: DJANGAE_APP_YAML_LOCATION, that of the script, the working folder, or one above; else BASE_DIR."""
+    """The folder with `app.yaml`: DJANGAE_APP_YAML_LOCATION, the script's, the working one, or one above; BASE_DIR."""
     named = os.environ.get("DJANGAE_APP_YAML_LOCATION")
     starts = [Path(each).resolve() for each in (sys.path[0], ".") if each]
     candidates = ([Path(named)] if named else []) + [up for start in starts for up in (start, *start.parents)]

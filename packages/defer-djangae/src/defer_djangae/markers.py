@@ -1,6 +1,8 @@
-"""`djangae.models`: the table in which Djangae counted shards, only so that shards in flight at the switch can finish."""
+"""`djangae.models`: Djangae's tables, only so that tasks in flight at the switch can finish."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from django.db import models
 
@@ -8,13 +10,13 @@ from django.db import models
 class DeferIterationMarker(models.Model):
     """One iteration of Djangae's. Its table is Djangae's own: nothing here creates, migrates or drops it."""
 
-    is_ready = models.BooleanField(default=False)
-    shard_count = models.PositiveIntegerField(default=0)
-    shards_complete = models.PositiveIntegerField(default=0)
-    delete_on_completion = models.BooleanField(default=True)
-    created = models.DateTimeField(auto_now_add=True)
-    callback_name = models.CharField(max_length=100)
-    finalize_name = models.CharField(max_length=100)
+    is_ready: Any = models.BooleanField(default=False)
+    shard_count: Any = models.PositiveIntegerField(default=0)
+    shards_complete: Any = models.PositiveIntegerField(default=0)
+    delete_on_completion: Any = models.BooleanField(default=True)
+    created: Any = models.DateTimeField(auto_now_add=True)
+    callback_name: Any = models.CharField(max_length=100)
+    finalize_name: Any = models.CharField(max_length=100)
 
     class Meta:
         app_label = "djangae"
@@ -28,3 +30,17 @@ class DeferIterationMarker(models.Model):
     def is_finished(self) -> bool:
         """Whether every shard is done."""
         return self.is_ready and self.shard_count == self.shards_complete
+
+
+class StoredTask(models.Model):
+    """A call that Djangae 2 has stored, in its own table."""
+
+    data: Any = models.BinaryField()
+
+    class Meta:
+        app_label = "djangae"
+        db_table = "tasks_deferredtask"
+        managed = False
+
+    def __str__(self) -> str:
+        return f"stored task {self.pk}"

@@ -14,19 +14,16 @@ from .task_environment import of_request
 @sync_and_async_middleware
 def task_environment_middleware(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Make `djangae.tasks.environment` answer for the request that is being served."""
-    if iscoroutinefunction(get_response):
 
-        async def noting(request: Any) -> Any:
-            with of_request(request.META):
-                return await get_response(request)
+    async def noting_async(request: Any) -> Any:
+        with of_request(request.META):
+            return await get_response(request)
 
-    else:
+    def noting(request: Any) -> Any:
+        with of_request(request.META):
+            return get_response(request)
 
-        def noting(request: Any) -> Any:
-            with of_request(request.META):
-                return get_response(request)
-
-    return noting
+    return noting_async if iscoroutinefunction(get_response) else noting
 
 
 TaskEnvironmentMiddleware = task_environment_middleware

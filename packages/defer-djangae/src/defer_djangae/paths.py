@@ -11,7 +11,7 @@ PATHS = Path(__file__).parent / "_paths"
 
 
 def install_paths() -> Path:
-    """Put the shims at the end of `sys.path`, where no `.pth` file does it (`pip install --target`). Returns their folder.
+    """Put the shims at the end of `sys.path`, where no `.pth` does (`pip install --target`). Returns their folder.
 
     Safe to repeat. A real Djangae anywhere on the path comes before them, and wins.
     """

@@ -13,7 +13,7 @@ DJANGAE_2 = (
 
 
 def named(positional: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments after `finalize`, all as keywords. Raises TypeError where one is given twice or there are too many."""
+    """The arguments after `finalize`, all as keywords. Raises TypeError where one is given twice, or too many."""
     options = normalised(keywords)
     if not positional:
         return options
@@ -48,7 +48,7 @@ def order_of(fourth: Any) -> tuple[str, ...]:
 
 
 def normalised(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what only repeats our defaults: Djangae's default ranges are by rows here, and its default queue is ours."""
+    """Without what only repeats our defaults: Djangae's default ranges are by rows here."""
     from .processing import datastore_key_ranges
 
     options = dict(keywords)

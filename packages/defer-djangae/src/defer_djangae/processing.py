@@ -1,6 +1,6 @@
-"""Key ranges for `key_ranges_getter`: half-open `[start, end)` pairs that neither overlap nor leave a gap; None is an open end.
+"""Key ranges for `key_ranges_getter`: half-open `[start, end)` pairs that neither overlap nor leave a gap.
 
-Nothing of Django is imported until a queryset is at hand.
+None is an open end. Nothing of Django is imported until a queryset is at hand.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def between(points: Sequence[Any]) -> list[Range]:
 def datastore_key_ranges(
     queryset: Any, shard_count: int, random_keys_getter: Callable[[Any, int], list[Any]] | None = None
 ) -> list[Range]:
-    """Ranges between keys that Datastore has scattered; `random_keys_getter(queryset, shard_count)` may find them instead."""
+    """Ranges between keys that Datastore has scattered, or that `random_keys_getter(queryset, shard_count)` finds."""
     if shard_count <= 1:
         return list(WHOLE)
     keys = sorted(set((random_keys_getter or find_random_keys)(queryset, shard_count)))
@@ -127,7 +127,7 @@ class SampledKeyRangeGenerator:
     def _samples(self) -> list[Any]:
         from django.db.models.query import QuerySet
 
-        queryset = QuerySet(model=self.model, query=self.query, using=self.using)
+        queryset: Any = QuerySet(model=self.model, query=self.query, using=self.using)
         values = queryset.values_list(self.sharding_field, flat=True)[: self.sample_size]
         return sorted({value for value in values if value is not None})
 
@@ -146,8 +146,8 @@ def get_batch_filter(obj: Any, order_field: str, from_next: bool = True) -> dict
 
 
 def iterate_in_chunks(queryset: Any, chunk_size: int = 1000) -> Iterator[Any]:
-    """The rows, a page at a time. An ordered or sliced queryset is streamed; another one is paged by key: each page begins
-    after the last key seen, so that no row is skipped when the rows before it change.
+    """The rows, a page at a time. An ordered or sliced queryset is streamed; another one is paged by key: each page
+    begins after the last key seen, so that no row is skipped when the rows before it change.
     """
     if queryset.query.is_sliced or queryset.ordered:
         yield from queryset.iterator(chunk_size=chunk_size)

@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from asgiref.local import Local
+
 from defer_core import current_delivery
 
 from .environment import application_id
 
-MIDDLEWARE = ("djangae.tasks.middleware.task_environment_middleware", "djangae.tasks.middleware.TaskEnvironmentMiddleware")
+MIDDLEWARE = (
+    "djangae.tasks.middleware.task_environment_middleware",
+    "djangae.tasks.middleware.TaskEnvironmentMiddleware",
+)
 HEADERS = {
     "task_name": "HTTP_X_APPENGINE_TASKNAME",
     "queue_name": "HTTP_X_APPENGINE_QUEUENAME",
@@ -65,7 +69,9 @@ def _check_middleware() -> None:
     from django.core.exceptions import ImproperlyConfigured
 
     if not any(each in settings.MIDDLEWARE for each in MIDDLEWARE):
-        raise ImproperlyConfigured(f"Add {MIDDLEWARE[1]!r} to MIDDLEWARE: djangae.tasks.environment reads what it notes.")
+        raise ImproperlyConfigured(
+            f"Add {MIDDLEWARE[1]!r} to MIDDLEWARE: djangae.tasks.environment reads what it notes."
+        )
 
 
 def _count(text: Any) -> int | None:

@@ -8,13 +8,14 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from django.test import SimpleTestCase
+
 from defer_core import current_delivery
 from defer_core.config import Config, configured, current
 from defer_core.errors import ConfigError, SingularTaskFailure
 from defer_core.testing import MemoryTransport, drain
 from defer_core.transports.memory import QueuedTask
 from defer_iteration.context import watching
-from django.test import SimpleTestCase
 
 MAX_TASKS = 100_000
 """Deliveries after which `process_task_queues()` says that tasks defer each other for ever."""
@@ -38,7 +39,9 @@ class TaskFailedError(Exception):
         self.task_name = task_name
         self.status_code = status_code
         self.original_exception = original_exception
-        super().__init__(f"Task {task_name} failed with status code: {status_code}. \n\nMessage was: {original_exception!r}")
+        super().__init__(
+            f"Task {task_name} failed with status code: {status_code}. \n\nMessage was: {original_exception!r}"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.task_name, self.status_code, self.original_exception)
@@ -86,8 +89,8 @@ def process_task_queues(
 ) -> None:
     """Run the tasks of a queue, or of all, and those that they defer, ETAs notwithstanding, until none is left.
 
-    Raises TaskFailedError for a task that fails (`RAISE_ERROR`) or has failed `max_task_retry_count` times (`RETRY_TASK`),
-    and, under either, once one row of an iteration has raised that often.
+    Raises TaskFailedError for a task that fails (`RAISE_ERROR`) or has failed `max_task_retry_count` times
+    (`RETRY_TASK`), and, under either, once one row of an iteration has raised that often.
     """
     retrying = failure_behaviour == TaskFailedBehaviour.RETRY_TASK
     ignoring = failure_behaviour == TaskFailedBehaviour.DO_NOTHING
@@ -153,4 +156,4 @@ class TestCaseMixin(SimpleTestCase):
 
     def assertNumTasksEquals(self, num: int, queue_name: str | None = None) -> None:
         """Fail unless there are `num` tasks in a queue, or in all."""
-        self.assertEqual(num, self.get_task_count(queue_name))
+        self.assertEqual(num, self.get_task_count(queue_name))  # noqa: PT009

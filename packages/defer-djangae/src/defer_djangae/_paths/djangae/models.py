@@ -1,7 +1,8 @@
-"""`djangae.models` is `defer_djangae.markers`, under its other name."""
+"""`djangae.models`: the table in which Djangae counted shards.
 
-import sys
+The models of the app "djangae" are those of defer_iteration.
+"""
 
-from defer_djangae import markers
+from defer_djangae.markers import DeferIterationMarker
 
-sys.modules[__name__] = markers
+__all__ = ["DeferIterationMarker"]

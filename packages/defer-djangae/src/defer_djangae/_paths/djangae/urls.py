@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from . import views
+from defer_djangae import views
 
 urlpatterns = [
     path("start", views.start, name="instance_start"),
