@@ -52,7 +52,7 @@ if DATABASE == "postgres":
     from services import postgres_settings
 
     DATABASES = {alias: postgres_settings(alias) for alias in DATABASES}
-MIGRATION_MODULES = {"testapp": None}
+MIGRATION_MODULES = dict.fromkeys(["admin", "auth", "contenttypes", "sessions", "testapp"])  # only ours are migrated
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "testapp.urls"

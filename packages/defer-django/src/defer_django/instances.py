@@ -13,7 +13,7 @@ from django.apps import apps
 from django.db.models import Model
 from django.db.models.base import ModelState, model_unpickle
 from django.db.models.fields.files import FieldFile
-from django.utils.functional import LazyObject, Promise, _lazy_proxy_unpickle  # type: ignore[attr-defined]
+from django.utils.functional import LazyObject, Promise, _lazy_proxy_unpickle
 from django.utils.safestring import SafeString
 
 from defer_core import codec
@@ -37,12 +37,11 @@ def encode(instance: Model) -> list[Any]:
         instance = _unwrapped(instance)
     if _pickles_as_usual(type(instance)):
         return _collect(instance, instance.__dict__, instance._state)
-    function, arguments, state, *more = [*instance.__reduce_ex__(4), None][:5]  # type: ignore[misc]
-    if function is model_unpickle and isinstance(
-        state, Mapping
-    ):  # `__getstate__`, or a `__reduce__` that calls Django's
+    function, arguments, *rest = instance.__reduce_ex__(4)
+    state = rest[0] if rest else None
+    if function is model_unpickle and isinstance(state, Mapping):  # a `__getstate__` of its own, most likely
         return _collect(instance, state, state.get("_state", instance._state))
-    if any(each is not None for each in more):
+    if any(each is not None for each in rest[1:]):
         raise UnserializableError(f"The __reduce__ of {type(instance).__qualname__} gives more than Django can read.")
     return [function, list(arguments), _without_caches(state)]
 
@@ -53,10 +52,10 @@ def _wiping() -> bool:
 
 def _unwrapped(proxy: LazyObject) -> Any:
     """What a `SimpleLazyObject`, such as `request.user`, stands for."""
-    return proxy.__reduce__()[1][0]  # type: ignore[index]
+    return proxy.__reduce__()[1][0]
 
 
-def _pickles_as_usual(kind: type[Model]) -> bool:
+def _pickles_as_usual(kind: Any) -> bool:
     """Whether a model leaves it to Django how its instances are pickled."""
     return (
         kind.__reduce__ is Model.__reduce__
@@ -108,7 +107,7 @@ def decode(wire: list[Any]) -> Model:
         raise CallableNotFoundError(f"There is no model {label} here: {error}") from error
     instance = model.__new__(model)
     instance._state = _bare(db, adding)
-    if model.__setstate__ is Model.__setstate__:
+    if _pickles_as_usual(model):
         instance.__dict__.update(values)
     else:
         instance.__setstate__({"_state": instance._state, "_django_version": _version(), **values})

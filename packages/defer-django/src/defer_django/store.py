@@ -30,7 +30,7 @@ class DjangoTaskStore(TaskStore):
     def __init__(self, *, alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__()
         self.alias = alias
-        self._by_alias: dict[str, Self] = {alias: self}
+        self._by_alias: dict[str, Any] = {alias: self}
         self._has_table = False
 
     def has_alias(self, alias: str) -> bool:
@@ -44,7 +44,8 @@ class DjangoTaskStore(TaskStore):
             made = type(self)(alias=alias)
             made._by_alias = self._by_alias
             self._by_alias.setdefault(alias, made)
-        return self._by_alias[alias]
+        found: Self = self._by_alias[alias]
+        return found
 
     def everywhere(self) -> tuple[Self, ...]:
         others = [alias for alias in connections if alias != self.alias and self.has_alias(alias)]
@@ -173,4 +174,4 @@ def _says_missing(error: DatabaseError) -> bool:
 
 def _delete(rows: QuerySet[DeferredTask]) -> int:
     """One DELETE, without signals and without looking for what points at the rows, for nothing does."""
-    return rows._raw_delete(rows.db)  # type: ignore[attr-defined, no-any-return]
+    return rows._raw_delete(rows.db)
