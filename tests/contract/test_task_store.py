@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import services
 
 from defer_core.record import State, TaskRecord, new_id
 from defer_core.stores.base import TaskStore
@@ -50,10 +51,21 @@ def django(request: pytest.FixtureRequest) -> TaskStore:
     return DjangoTaskStore()
 
 
+def ndb(request: pytest.FixtureRequest, emulator: str) -> TaskStore:
+    pytest.importorskip("google.cloud.ndb")
+    from defer_core.stores.ndb import NdbTaskStore
+
+    address, patch = request.getfixturevalue(emulator), request.getfixturevalue("monkeypatch")
+    patch.setenv("DATASTORE_EMULATOR_HOST", address)
+    return NdbTaskStore(project=services.PROJECT, namespace=f"contract-{new_id()}")
+
+
 ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], TaskStore]] = {
     "memory": memory,
     "sqlite": sqlite,
     "django": django,
+    "ndb on datastore": lambda request: ndb(request, "datastore"),
+    "ndb on firestore": lambda request: ndb(request, "firestore"),
 }
 
 
