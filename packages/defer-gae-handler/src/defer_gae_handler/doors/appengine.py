@@ -1,0 +1,55 @@
+"""The door of App Engine, where Google replaces the X-AppEngine headers of outside requests."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from typing import ClassVar
+
+from ..request import Request
+from .base import Door
+
+QUEUE_ADDRESS = "0.1.0.2"
+"""Where App Engine says that tasks come from."""
+_RESERVED = ip_network("0.0.0.0/8")
+
+
+def on_app_engine() -> bool:
+    """Whether this process runs on App Engine."""
+    return bool(os.environ.get("GAE_ENV"))
+
+
+class AppEngineDoor(Door):
+    """Opens on App Engine alone (`GAE_ENV`): anywhere else everybody can send these headers."""
+
+    name: ClassVar[str] = "appengine"
+    target: ClassVar[str] = "appengine"
+
+    def admits(self, request: Request) -> bool:
+        headers = request.headers
+        named = headers.get("X-AppEngine-TaskName") or headers.get("X-AppEngine-QueueName")
+        return bool(named) and on_app_engine() and _comes_from_the_queue(request)
+
+
+def is_cron(request: Request) -> bool:
+    """Whether App Engine's cron service sends this."""
+    return request.headers.get("X-AppEngine-Cron") == "true" and on_app_engine()
+
+
+def _comes_from_the_queue(request: Request) -> bool:
+    """The client's address, where App Engine's header or the SDK's middleware shows it, is the queue's."""
+    shown = request.headers.get("X-AppEngine-User-IP")
+    if shown is not None:
+        return shown == QUEUE_ADDRESS
+    return request.remote_addr == QUEUE_ADDRESS or _is_internal(request.remote_addr)
+
+
+@lru_cache(maxsize=256)
+def _is_internal(address: str) -> bool:
+    """Whether this is the platform's own proxy, behind which the client's address is not visible."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return True  # a Unix socket
+    return parsed.is_private and parsed not in _RESERVED

@@ -1,0 +1,79 @@
+"""The Django view."""
+
+from __future__ import annotations
+
+import pytest
+from django.conf import settings
+from django.db import connections
+from django.test import Client, RequestFactory
+from django.urls import reverse
+from unit.gae_handler.handled import body_of, calls, crash, fail_once, note
+
+from defer_core import defer
+from defer_core.testing import MemoryTransport
+from defer_gae_handler.django.views import deferred_handler
+
+QUEUE = {"HTTP_X_APPENGINE_QUEUENAME": "default", "HTTP_X_APPENGINE_TASKNAME": "t-1"}
+OCTETS = "application/octet-stream"
+
+
+@pytest.fixture
+def url() -> str:
+    return reverse("tasks_deferred_handler")
+
+
+@pytest.fixture
+def client() -> Client:
+    """With Django's check of CSRF tokens on."""
+    return Client(enforce_csrf_checks=True, raise_request_exception=False)
+
+
+pytestmark = pytest.mark.usefixtures("app_engine")
+
+
+def test_a_task_is_run_and_answered(client: Client, url: str, queue: MemoryTransport) -> None:
+    assert url == "/_ah/queue/deferred"
+    defer(note, 1)
+    answer = client.post(url, body_of(queue), content_type=OCTETS, **QUEUE)
+    assert (answer.status_code, answer.content, calls) == (200, b"done", [(1,)])
+
+
+def test_failures_are_answered_and_reported(client: Client, url: str, queue: MemoryTransport) -> None:
+    defer(fail_once)
+    assert client.post(url, body_of(queue), content_type=OCTETS, **QUEUE).status_code == 408
+    queue.clear()
+    defer(crash)
+    answer = client.post(url, body_of(queue), content_type=OCTETS, **QUEUE)
+    assert answer.status_code == 500
+    assert answer.exc_info[0] is ZeroDivisionError  # type: ignore[attr-defined]
+
+
+def test_strangers_and_other_methods(client: Client, url: str, queue: MemoryTransport) -> None:
+    assert client.post(url, b"x", content_type=OCTETS).status_code == 403
+    answer = client.get(url, **QUEUE)
+    assert (answer.status_code, answer["Allow"]) == (405, "POST")
+
+
+def test_it_is_outside_of_atomic_requests_on_every_alias() -> None:
+    assert deferred_handler._non_atomic_requests == set(connections)  # type: ignore[attr-defined]
+    assert len(set(connections)) > 1
+
+
+@pytest.mark.parametrize("alias", ["default", "other"])
+def test_no_transaction_is_open_under_atomic_requests(
+    client: Client, url: str, queue: MemoryTransport, monkeypatch: pytest.MonkeyPatch, alias: str
+) -> None:
+    monkeypatch.setitem(connections[alias].settings_dict, "ATOMIC_REQUESTS", True)
+    entered = []
+    monkeypatch.setattr("django.db.transaction.Atomic.__enter__", lambda self: entered.append(self.using))
+    defer(note)
+    assert client.post(url, body_of(queue), content_type=OCTETS, **QUEUE).status_code == 200
+    assert entered == []
+    assert settings.ROOT_URLCONF == "testapp.urls"
+
+
+def test_the_view_reads_a_body_that_a_middleware_has_read(queue: MemoryTransport) -> None:
+    defer(note)
+    request = RequestFactory().post("/", body_of(queue), content_type=OCTETS, **QUEUE)
+    assert request.body
+    assert deferred_handler(request).status_code == 200
