@@ -77,6 +77,8 @@ class Config:
     """Who may post tasks: names, `"module:Class"` or instances of doors; None goes by the transport."""
     door_options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments by door name: `{"oidc": {"audience": ...}}`."""
+    max_body: int = 1_100_000
+    """Bytes of a request above which the handler answers 413, unread: queues take tasks of 1 MiB at the most."""
     expires_after: float | None = None
     """Seconds after which an unrun task is no longer run; None is never."""
     grace: float = 3600.0
