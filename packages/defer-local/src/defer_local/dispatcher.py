@@ -113,7 +113,7 @@ class Dispatcher:
                 if time.monotonic() > next_beat:
                     self._beat()
                     next_beat = time.monotonic() + BEAT
-            except sqlite3.Error:
+            except Exception:
                 log.exception("The queue %s cannot be used; trying again.", self.queue.file.path)
                 self._stopping.wait(1.0)
         try:
