@@ -1,0 +1,111 @@
+"""What is refused at the call, before anything is written, saying what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from testapp import iterations
+from testapp.models import Author, Book, Row
+
+from defer_core.errors import CallableError, ConfigError, OptionError, UnserializableError
+from defer_core.testing import MemoryStore, in_memory
+from defer_iteration import IterationRefusedError, models
+from defer_iteration import defer_iteration_with_finalize as walk
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: Row.objects.all()[:10], "sliced"),
+        (lambda: Row.objects.filter(number=1).union(Row.objects.filter(number=2)), "union"),
+        (lambda: Row.objects.order_by("number").distinct("number"), "distinct"),
+        (lambda: Row.objects.values("pk"), "values"),
+        (lambda: Row.objects.values_list("pk"), "values"),
+        (lambda: Row.objects.select_for_update(), "select_for_update"),
+        (lambda: [1, 2, 3], "no queryset"),
+        (lambda: Row, "no queryset|cannot be iterated"),
+    ],
+)
+def test_querysets_that_cannot_be_iterated(queue: Any, make: Callable[[], Any], why: str) -> None:
+    with pytest.raises(IterationRefusedError, match=why):
+        walk(make(), iterations.callback, iterations.finalize)
+    assert not models.Iteration.objects.exists() and queue.queued() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"_shard": 3}, "did you mean '_shards'"),
+        ({"_shards": 0}, "_shards is 0"),
+        ({"_shards": True}, "_shards is True"),
+        ({"_queue": "no such/name"}, "_queue"),
+        ({"_buffer_time": -1}, "_buffer_time"),
+        ({"_buffer_time": "10"}, "_buffer_time"),
+        ({"_buffer_time": 60, "_dispatch_deadline": 60}, "_buffer_time"),
+        ({"_dispatch_deadline": 5}, "_dispatch_deadline"),
+        ({"_delete_marker": 1}, "_delete_marker"),
+        ({"_on_error": "ignore"}, "_on_error"),
+        ({"_on_error": "fail", "_max_attempts": 0}, "_max_attempts"),
+        ({"args": "text"}, "args"),
+        ({"args": 5}, "args"),
+        ({"order_field": "nothing"}, "order_field"),
+        ({"order_field": "-number"}, "order_field"),
+        ({"order_field": "children__name"}, "order_field"),
+        ({"_using": "nowhere"}, "_using"),
+        ({"_service": "a", "_target": "b"}, "_target"),
+    ],
+)
+def test_options_that_make_no_sense_are_type_errors(queue: Any, options: dict[str, Any], why: str) -> None:
+    with pytest.raises(OptionError, match=why):
+        walk(Row.objects.all(), iterations.callback, iterations.finalize, **options)
+    with pytest.raises(TypeError):
+        walk(Row.objects.all(), iterations.callback, iterations.finalize, **options)
+    assert not models.Iteration.objects.exists()
+
+
+@pytest.mark.parametrize("which", ["callback", "finalize"])
+def test_a_lambda_is_refused_naming_which(queue: Any, which: str) -> None:
+    callables: dict[str, Any] = {"callback": iterations.callback, "finalize": iterations.finalize}
+    with pytest.raises(CallableError, match="lambda") as caught:
+        walk(Row.objects.all(), **callables | {which: lambda *args: None})
+    assert which in caught.value.__notes__[0]
+
+
+def test_an_argument_that_cannot_travel(queue: Any) -> None:
+    with pytest.raises(UnserializableError):
+        walk(Row.objects.all(), iterations.callback, iterations.finalize, [(each for each in ())])
+
+
+def test_atomic_on_another_alias_is_refused(queue: Any) -> None:
+    with pytest.raises(IterationRefusedError, match="_atomic"):
+        walk(Row.objects.all(), iterations.callback, iterations.finalize, _atomic=True, _using="other")
+
+
+def test_without_pickle_a_queryset_is_refused_and_a_function_is_not(transactional_db: None) -> None:
+    with in_memory(store="django", allow_pickle=False):
+        with pytest.raises(UnserializableError, match="function"):
+            walk(Row.objects.all(), iterations.callback, iterations.finalize)
+        walk(iterations.all_rows, iterations.callback, iterations.finalize)
+
+
+def test_tasks_kept_elsewhere_are_a_configuration_error(transactional_db: None) -> None:
+    with in_memory(store=MemoryStore()), pytest.raises(ConfigError, match="default"):
+        walk(Row.objects.all(), iterations.callback, iterations.finalize)
+
+
+def test_related_fields_and_annotations_may_order(queue: Any) -> None:
+    from django.db.models import Count
+    from django.db.models.functions import Length
+
+    for queryset, field in [
+        (Book.objects.all(), "author__name"),
+        (Book.objects.all(), "author"),
+        (Author.objects.annotate(long=Length("name")), "long"),
+        (Author.objects.annotate(n=Count("books")), "n"),
+    ]:
+        walk(queryset, iterations.callback, iterations.finalize, order_field=field)
+    assert models.Iteration.objects.count() == 4
