@@ -15,11 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from simulation import mutants, tasks  # noqa: E402 (the path comes first)
+from simulation import iterations, mutants, tasks  # noqa: E402 (the path comes first)
 from simulation.world import World  # noqa: E402
 
-SCENARIOS: dict[str, Callable[[int], World]] = {"tasks": tasks.simulate}
-MUTANTS: dict[str, dict[str, mutants.Mutant]] = {"tasks": mutants.OF_TASKS}
+SCENARIOS: dict[str, Callable[[int], World]] = {"iterations": iterations.simulate, "tasks": tasks.simulate}
+MUTANTS: dict[str, dict[str, mutants.Mutant]] = {
+    "iterations": mutants.OF_ITERATIONS,
+    "tasks": mutants.OF_TASKS,
+}
 CHUNK = 100
 
 

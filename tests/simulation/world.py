@@ -39,6 +39,11 @@ class DatabaseError(Exception):
 class World:
     """One schedule. What happens is decided by `seed` alone."""
 
+    @property
+    def process_type(self) -> type[Process]:
+        """What `start` makes."""
+        return Process
+
     def __init__(self, seed: int, *, faults: float = 0.1, settings: dict[str, Any] | None = None) -> None:
         self.random = random.Random(seed)
         self.now = 1_800_000_000.0
@@ -47,6 +52,7 @@ class World:
         """The chance that a send gets no answer."""
         self.settings = settings or {}
         self.store = MemoryStore()
+        self.store.wait = _let_others_run
         self.queue = MemoryTransport()
         self.delivered: list[QueuedTask] = []
         """Tasks that were answered 2xx, which a faulty queue may deliver again."""
@@ -83,7 +89,7 @@ class World:
 
     def start(self, name: str, work: Callable[[], object]) -> None:
         """Start a process, whose memory is its own."""
-        process = Process(name, self)
+        process = self.process_type(name, self)
 
         def body() -> None:
             try:
@@ -102,7 +108,7 @@ class World:
             index = self.random.randrange(len(self.runnable))
             let, process = self.runnable[index]
             let.parent = hub
-            config._explicit = process.config
+            process.enter()
             let.switch()
             self.now += self.random.random() * 0.2
             self.check()
@@ -147,6 +153,12 @@ class World:
             self.start(f"worker on {task.name[:10]}", lambda: self.deliver(task))
 
 
+def _let_others_run() -> None:
+    parent = greenlet.getcurrent().parent
+    if parent is not None:
+        parent.switch()
+
+
 class Process:
     """A process: its own configuration, its own memory of what it may forget; once crashed it does nothing more."""
 
@@ -157,15 +169,25 @@ class Process:
             transport=FaultyTransport(self), store=store, sweep_interval=0.0, **world.settings
         )
 
+    def enter(self) -> None:
+        """The processor is this process's: so is what a process has globally."""
+        config._explicit = self.config
+
+    def pause(self) -> None:
+        """Let other processes run. A dead one does nothing more."""
+        let = greenlet.getcurrent()
+        if let.parent is not None:
+            let.parent.switch()
+        if self.crashed:
+            raise Crash
+
     @contextmanager
     def call(self, what: str, *, writes: bool = True, before: bool = True, after: bool = True) -> Iterator[None]:
         """A seam call: another process may go first; then it may fail, before its effect or after it."""
         world = self.world
         if self.crashed:
             raise Crash
-        let = greenlet.getcurrent()
-        if let.parent is not None:
-            let.parent.switch()
+        self.pause()
         fault = self._fault(before=before, after=after)
         if fault == "crash before":
             self.crash(what, fault)
