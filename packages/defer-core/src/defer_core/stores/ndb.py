@@ -17,14 +17,15 @@ from .base import ForgetList, TaskStore
 
 log = logging.getLogger("defer")
 
+Leased = list[TaskRecord]  # the method `list` hides the type from the methods after it
 CARRIED = 20
 """Deletes that ride in a caller's transaction, which may be held to 25 entity groups in all."""
 
 
 class NdbTaskStore(TaskStore):
-    """Keeps records in one namespace, in the caller's ndb context (and transaction) where there is one, else in its own.
+    """Keeps records in one namespace, in the caller's ndb context (and transaction) if there is one, else in its own.
 
-    `project`, `database` and `credentials` are those of the client for work outside a context; None is the environment's.
+    `project`, `database` and `credentials` are for the client of work outside a context; None is the environment's.
     `namespace` holds whatever the context's own is. Transactions have no savepoints: an inner one joins the outer.
     """
 
@@ -68,8 +69,8 @@ class NdbTaskStore(TaskStore):
             raise
 
     def _put_group(self, group: list[Any]) -> None:
-        """A payload in pieces, in one transaction. Google's emulators take no request of that size: there the record comes
-        last, and until then nothing refers to its pieces."""
+        """A payload in pieces, in one transaction. Google's emulators take no request over 4 MiB: there the record
+        comes last, and until then nothing refers to its pieces."""
         entity, *pieces = group
         if context.on_emulator() and len(pieces) > entities.PIECES_AT_ONCE:
             for some in entities.slices(pieces):
@@ -168,7 +169,7 @@ class NdbTaskStore(TaskStore):
 
     # --- leases -------------------------------------------------------------------------------------------------------
 
-    def lease_due(self, *, now: float, limit: int, seconds: float) -> list[TaskRecord]:
+    def lease_due(self, *, now: float, limit: int, seconds: float) -> Leased:
         with self._clients.context(), context.beside_transaction():
             while ids := self._due(now, limit):
                 if leased := self._lease(ids, now, seconds):
@@ -176,17 +177,17 @@ class NdbTaskStore(TaskStore):
                 # others took them all, so they are not due any more: look again
             return []
 
-    def _due(self, now: float, limit: int) -> list[str]:
+    def _due(self, now: float, limit: int) -> Sequence[str]:
         cls = entities.model(State.PENDING)
         keys = cls.query(cls.due <= now, namespace=self.alias).order(cls.due).fetch(limit, keys_only=True)
         return [key.id() for key in keys]
 
-    def _lease(self, ids: list[str], now: float, seconds: float) -> list[TaskRecord]:
+    def _lease(self, ids: Sequence[str], now: float, seconds: float) -> Leased:
         """Take records, each in a transaction of its own, all under way at once."""
         from google.api_core.exceptions import Aborted
 
         futures = [context.transaction_async(partial(self._lease_one, each, now, seconds)) for each in ids]
-        leased: list[TaskRecord] = []
+        leased: Leased = []
         for future in futures:
             try:
                 record = future.result()
@@ -234,8 +235,8 @@ class _Forgotten(ForgetList):
 def _refuse_too_many(writes: int) -> None:
     if writes > entities.MAX_WRITES:
         raise PayloadTooLargeError(
-            f"{writes} entities for one transaction, and the Datastore takes {entities.MAX_WRITES} in a commit: defer fewer "
-            "calls in it, or defer one task that defers them.",
+            f"{writes} entities for one transaction, and the Datastore takes {entities.MAX_WRITES} in a commit: "
+            "defer fewer calls in it, or defer one task that defers them.",
             size=writes,
             limit=entities.MAX_WRITES,
         )

@@ -67,7 +67,7 @@ def beside_transaction() -> Iterator[None]:
 
 
 def transaction_async(func: Callable[[], Any]) -> Any:
-    """The future of `func()` in the surrounding transaction, else in one of its own, which is repeated on contention."""
+    """The future of `func()` in the surrounding transaction, else in its own one, which is repeated on contention."""
     from google.cloud import ndb
 
     return ndb.transaction_async(func, join=True, retries=RETRIES)
@@ -75,7 +75,7 @@ def transaction_async(func: Callable[[], Any]) -> Any:
 
 @contextmanager
 def transaction_block() -> Iterator[None]:
-    """A transaction for a `with` block, or the surrounding one. A block cannot be repeated: contention raises Aborted."""
+    """A transaction for a `with` block, or the surrounding one. It is not repeated: contention raises Aborted."""
     if in_transaction():
         yield
         return
@@ -112,8 +112,8 @@ def after_commit(func: Callable[[], object]) -> None:
 
 
 def _call_safely(func: Callable[[], object]) -> None:
-    """ndb calls this within the transaction that is over, commits that once more if a transient error leaves here, and on
-    any other skips what else was to follow the commit."""
+    """ndb calls this within the transaction that is over, commits that once more if a transient error leaves here, and
+    on any other skips what else was to follow the commit."""
     try:
         with beside_transaction():
             func()

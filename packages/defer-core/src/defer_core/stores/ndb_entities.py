@@ -22,7 +22,7 @@ from ..task import Routing
 ROOT, PAYLOAD = "DeferTask", "DeferPayload"
 KINDS = {State.PENDING: ROOT, State.SENT: "DeferSent", State.DEAD: "DeferDead"}
 INLINE = 900_000
-"""Bytes of payload that a record's own entity takes: the rest of its 1,048,572 is for envelope, routing and traceback."""
+"""Bytes of payload in a record's own entity: the rest of its 1,048,572 is for envelope, routing and traceback."""
 MAX_WRITES = 500
 """Entities that one commit may write and delete."""
 MAX_CHUNK = 3_500_000
@@ -129,7 +129,7 @@ def read(keys: list[Any]) -> list[Any]:
     for state in State:
         model(state)  # ndb must know the kinds that it reads
     part_model()
-    return ndb.get_multi(keys, **DIRECT) if keys else []  # type: ignore[no-any-return]
+    return ndb.get_multi(keys, **DIRECT) if keys else []
 
 
 def commit(written: list[Any], deleted: list[Any]) -> None:
