@@ -8,6 +8,7 @@ from pathlib import Path
 
 PATHS = Path(__file__).parent / "_paths"
 """The folder whose `djangae` package holds the shims."""
+SHIM = (*PATHS.parts[-2:], "djangae")
 
 
 def install_paths() -> Path:
@@ -25,5 +26,5 @@ def live() -> str:
     spec = find_spec("djangae")
     if spec is None:
         return "missing"
-    found = [Path(each).resolve() for each in spec.submodule_search_locations or []]
-    return "shim" if PATHS.resolve() / "djangae" in found else str(found[0] if found else spec.origin)
+    found = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
+    return "shim" if found.parts[-3:] == SHIM else str(found)

@@ -1,0 +1,86 @@
+"""A Djangae site, unedited, on the meta-package: its own tests, its migrations and its checks."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import services
+
+import defer_djangae
+
+SITE = Path(__file__).parent / "djangae_site"
+
+
+@pytest.fixture
+def manage(tmp_path):
+    """Runs the site's manage.py, in a copy of the site, and returns what it said."""
+    assert defer_djangae.live() == "shim"
+    folder = shutil.copytree(SITE, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__", ".cache"))
+
+    def run(*arguments, **environ):
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "DEFER_"))}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "manage.py", *arguments],
+            cwd=folder,
+            env={**kept, **environ},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def passed(said):
+    """How many tests the site's run says have passed."""
+    (count,) = re.findall(r"^Ran (\d+) tests? in ", said, re.MULTILINE)
+    assert re.search(r"^OK$", said, re.MULTILINE), said
+    return int(count)
+
+
+def test_the_sites_own_tests_pass_on_sqlite(manage):
+    assert passed(manage("test")) >= 38
+
+
+def test_the_sites_own_tests_pass_on_postgresql(manage):
+    database = services.postgres_settings("default")
+    database = {key: value for key, value in database.items() if isinstance(value, str | int)}
+    database["TEST"] = {"NAME": f"museum_{os.getpid()}"}
+    assert passed(manage("test", "--noinput", MUSEUM_DATABASE=json.dumps({"default": database}))) >= 38
+
+
+@pytest.mark.skipif(find_spec("gcloudc") is None, reason="gcloudc is not installed (it needs Django < 6)")
+def test_the_sites_own_tests_pass_on_datastore(manage):
+    database = {
+        "ENGINE": "gcloudc.db.backends.datastore",
+        "PROJECT": services.PROJECT,
+        "NAMESPACE": f"museum{os.getpid()}",
+        "INDEXES_FILE": "djangaeidx.yaml",
+        "OPTIONS": {"count_mode": "emulated"},
+    }
+    said = manage(
+        "test",
+        MUSEUM_DATABASE=json.dumps({"default": database}),
+        DATASTORE_EMULATOR_HOST=services.datastore_emulator(),
+        DATASTORE_PROJECT_ID=services.PROJECT,
+    )
+    assert passed(said) >= 38
+
+
+def test_the_site_migrates_once_and_its_models_need_no_migration(manage):
+    said = manage("migrate")
+    assert "defer_django" in said
+    assert "defer_iteration" in said
+    assert "No changes detected" in manage("makemigrations", "--check")
+
+
+def test_the_site_has_no_error_in_its_checks(manage):
+    assert "ERRORS" not in manage("check")
