@@ -11,5 +11,5 @@ def index(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("", index),
-    path("", include("defer_gae_handler.django.urls")),
+    path("_ah/queue/", include("defer_gae_handler.django.urls")),
 ]

@@ -1,4 +1,4 @@
-"""What the demonstration shows while it runs, and the table at its end: with rich on a terminal, else as plain lines."""
+"""What the demonstration shows while it runs, and the table at its end: by rich on a terminal, else as plain lines."""
 
 from __future__ import annotations
 
