@@ -15,9 +15,8 @@ from defer_core import clock
 from defer_core.delivery import Delivery
 from defer_core.execute import Outcome, execute
 from defer_core.testing import drain
-from defer_iteration import TimeoutException
+from defer_iteration import TimeoutException, models, queryset_rows
 from defer_iteration import defer_iteration_with_finalize as walk
-from defer_iteration import models, queryset_rows
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 

@@ -148,7 +148,9 @@ def test_a_query_of_another_patch_release_runs_with_a_warning(
     assert f"{release}.99" in caplog.text
 
 
-def test_a_callback_that_is_gone_is_retried_and_then_held(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_callback_that_is_gone_is_retried_and_then_held(
+    queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from defer_core.execute import Outcome
 
     rows(2)

@@ -71,9 +71,7 @@ def test_without_one_the_slowest_row_decides(queue: Any, rows: Any, time: Clock)
 def test_the_deadline_of_the_attempt_is_respected(queue: Any, rows: Any, time: Clock) -> None:
     rows(100)
     time.a_row_takes(10)
-    walk(
-        Row.objects.all(), iterations.callback, iterations.finalize, _shards=1, _buffer_time=0, _dispatch_deadline=60
-    )
+    walk(Row.objects.all(), iterations.callback, iterations.finalize, _shards=1, _buffer_time=0, _dispatch_deadline=60)
     deliver_first(queue)
     deliver_first(queue)
     assert len(iterations.seen) == 6
@@ -135,7 +133,7 @@ def test_base_exceptions_pass_and_cost_only_what_came_after_the_checkpoint(
 
 
 def test_a_slow_row_outlives_its_wakes(queue: Any, rows: Any, time: Clock) -> None:
-    """A row slower than the deadline is called again by each wake, but the grace grows until one attempt gets through."""
+    """Each wake calls a row slower than the deadline again, but the grace grows until one attempt gets through."""
     from defer_core.sweep import sweep
 
     keys = rows(2)

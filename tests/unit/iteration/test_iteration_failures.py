@@ -157,5 +157,5 @@ def test_a_singular_failure_is_no_error_in_the_log(queue: Any, rows: Any, caplog
 
 
 def test_max_attempts_with_retry_is_refused_naming_both(queue: Any) -> None:
-    with pytest.raises(OptionError, match="_max_attempts.*_on_error"):
+    with pytest.raises(OptionError, match=r"_max_attempts.*_on_error"):
         walk(Row.objects.all(), iterations.callback, iterations.finalize, _max_attempts=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,7 @@ def state() -> str:
     return models.Iteration.objects.get().state
 
 
-# --- duplicates and late deliveries -------------------------------------------------------------------------------------
+# --- duplicates and late deliveries ----------------------------------------------------------------------------------
 
 
 def test_promise_5_every_task_delivered_twice_breaks_nothing(queue: Any, rows: Any) -> None:
@@ -139,7 +140,7 @@ def test_two_planners_at_once_make_one_set_of_shards(queue: Any, rows: Any, monk
     assert iterations.finalized == [()]
 
 
-# --- a shard under way ---------------------------------------------------------------------------------------------------
+# --- a shard under way -----------------------------------------------------------------------------------------------
 
 
 def test_promise_3_a_killed_shard_resumes_at_its_checkpoint(queue: Any, rows: Any) -> None:
@@ -255,11 +256,11 @@ def test_the_grace_doubles_with_each_wake(queue: Any) -> None:
         with clock.replaced(lambda at=now: at):
             if sweep().counts["woken"]:
                 woken.append(now)
-    gaps = [later - earlier for earlier, later in zip(woken, woken[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(woken)]
     assert gaps[:6] == sorted(gaps[:6]) and gaps[0] >= 120 and max(gaps) <= 3630
 
 
-# --- finalize ------------------------------------------------------------------------------------------------------------
+# --- finalize --------------------------------------------------------------------------------------------------------
 
 
 def test_promise_4_a_crash_between_the_last_shard_and_finalize_loses_nothing(
@@ -355,7 +356,7 @@ def test_finalize_that_fails_for_good_holds_the_iteration(queue: Any, rows: Any)
     assert iterations.finalized == [()]
 
 
-# --- transactions --------------------------------------------------------------------------------------------------------
+# --- transactions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("transactional", [True, False])

@@ -29,9 +29,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def passed(queryset: Any, order: str = "pk", shards: int = 4, getter: Any = None) -> list[list[Any]]:
     """The primary keys of each range, in the order in which they are passed."""
     rows = QuerySetRows(queryset, order, getter)
-    return [
-        [row.pk for page in rows.pages(each, None) for _, row in page] for each in rows.split(shards).ranges
-    ]
+    return [[row.pk for page in rows.pages(each, None) for _, row in page] for each in rows.split(shards).ranges]
 
 
 def flat(ranges: list[list[Any]]) -> list[Any]:
@@ -45,7 +43,7 @@ def walk_over(queryset: Any, queue: Any, **options: Any) -> Counter[Any]:
     return iterations.times()
 
 
-# --- balance -------------------------------------------------------------------------------------------------------------
+# --- balance ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,7 @@ def test_fewer_rows_than_shards(db: None) -> None:
     assert [len(each) for each in passed(Row.objects.all(), shards=5)] == [1, 1]
 
 
-# --- order ---------------------------------------------------------------------------------------------------------------
+# --- order -----------------------------------------------------------------------------------------------------------
 
 
 def test_ties_of_the_order_field_are_broken_by_key(db: None) -> None:
@@ -116,7 +114,9 @@ def test_nothing_but_nulls(db: None) -> None:
 def test_related_and_other_fields(db: None, order: str) -> None:
     authors = [Author.objects.create(name=name) for name in ("Ann", "Bob")]
     for index in range(30):
-        Book.objects.create(title=str(index % 4), author=[*authors, None][index % 3], price=[None, 1, "2.50"][index % 3])
+        Book.objects.create(
+            title=str(index % 4), author=[*authors, None][index % 3], price=[None, 1, "2.50"][index % 3]
+        )
     ranges = passed(Book.objects.all(), order)
     assert sorted(flat(ranges)) == sorted(Book.objects.values_list("pk", flat=True))
     assert Book.objects.get(pk=ranges[0][0]) is not None
@@ -140,7 +140,7 @@ def test_a_deferred_order_field_costs_no_query_a_row(db: None) -> None:
     assert len([query for query in queries if "LIMIT 7" in query["sql"]]) == 1
 
 
-# --- what the caller asked for is kept -----------------------------------------------------------------------------------
+# --- what the caller asked for is kept -------------------------------------------------------------------------------
 
 
 def test_what_the_caller_asked_of_the_queryset_is_kept(queue: Any) -> None:
@@ -186,7 +186,7 @@ def test_a_join_that_repeats_a_row_passes_it_once(queue: Any) -> None:
     assert walk_over(Row.objects.filter(children__name="x"), queue, _shards=3) == dict.fromkeys(keys, 1)
 
 
-# --- callbacks that change what is walked over ---------------------------------------------------------------------------
+# --- callbacks that change what is walked over -----------------------------------------------------------------------
 
 
 def test_a_callback_that_changes_the_filtered_field_skips_nothing(queue: Any, rows: Any) -> None:
@@ -247,7 +247,7 @@ def test_a_statement_is_finished_before_its_first_row_is_passed(db: None) -> Non
     assert len(list(page)) == 6
 
 
-# --- key_ranges_getter ---------------------------------------------------------------------------------------------------
+# --- key_ranges_getter -----------------------------------------------------------------------------------------------
 
 
 def getter(queryset: Any, shards: int) -> list[tuple[Any, Any]]:

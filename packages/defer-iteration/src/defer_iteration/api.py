@@ -54,11 +54,11 @@ def defer_iteration_with_finalize(
     _on_error: str = "retry",
     **kwargs: Any,
 ) -> IterationHandle:
-    """Call `callback(instance, *args, **kwargs)` for every row of `queryset` (or of what a module-level function returns), in
-    `_shards` parallel shards, then `finalize(*args, **kwargs)` once.
+    """Call `callback(instance, *args, **kwargs)` for every row of `queryset` (or of what a module-level function
+    returns), in `_shards` parallel shards, then `finalize(*args, **kwargs)` once.
 
-    Raises IterationRefusedError or OptionError (both are TypeErrors), CallableError, UnserializableError, ConfigError or
-    NotInTransactionError; nothing has been written then.
+    Raises IterationRefusedError or OptionError (both are TypeErrors), CallableError, UnserializableError, ConfigError
+    or NotInTransactionError; nothing has been written then.
     """
     _check_names(kwargs)
     wanted = _options(
@@ -111,7 +111,8 @@ def start(
 
 
 def _checked(job: Job, wanted: IterationOptions, using: str | None) -> tuple[Job, str]:
-    """The job with a queryset that can travel, and the alias that the iteration is to be on. Raises IterationRefusedError."""
+    """The job with a queryset that can travel, and the alias that the iteration is to be on. Raises
+    IterationRefusedError."""
     from dataclasses import replace
 
     is_function = callable(job.source) and not hasattr(job.source, "all")
@@ -207,7 +208,7 @@ def _callable(name: str, value: Any) -> Callable[..., Any]:
     except CallableError as error:
         error.add_note(f"This is the {name} of defer_iteration_with_finalize().")
         raise
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _args(value: Any) -> tuple[Any, ...]:

@@ -1,8 +1,9 @@
-"""`_atomic=True`: what callbacks write and the checkpoint that says so are one transaction, so that a row counts exactly once."""
+"""`_atomic=True`: what callbacks write and the checkpoint that says so are one transaction, so that a row counts
+exactly once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -27,8 +28,8 @@ class AtomicAttempt(Attempt):
             pass
 
     def _page(self, stop_before: Key | None) -> bool:
-        """One page and its checkpoint, in one transaction. When a row raises, nothing of the page is left: the rows before it
-        are passed again, in a transaction of their own, and then the failure is recorded."""
+        """One page and its checkpoint, in one transaction. When a row raises, nothing of the page is left: the rows
+        before it are passed again, in a transaction of their own, and then the failure is recorded."""
         try:
             with self.store.transaction(), closing(self._one_page(stop_before)) as stream:
                 passed = self.pass_rows(stream)
@@ -47,7 +48,7 @@ class AtomicAttempt(Attempt):
             return False
         return self.settle(replace(passed, rows=0, last=self.shard.position))
 
-    def _one_page(self, stop_before: Key | None) -> Iterator[tuple[Key, Any]]:
+    def _one_page(self, stop_before: Key | None) -> Generator[tuple[Key, Any], None, None]:
         for page in self.rows.pages(self.shard.range, self.shard.position):
             for key, row in page:
                 if key == stop_before:

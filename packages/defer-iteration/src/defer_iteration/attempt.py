@@ -1,11 +1,12 @@
-"""One attempt at a shard: rows are passed to the callback from the last checkpoint on, until the end or the deadline."""
+"""One attempt at a shard: rows are passed to the callback from the last checkpoint on, until the end or the
+deadline."""
 
 from __future__ import annotations
 
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -72,7 +73,7 @@ class Attempt:
             while self.settle(self.pass_rows(stream)):
                 pass
 
-    def stream(self, after: Key | None) -> Iterator[tuple[Key, Any]]:
+    def stream(self, after: Key | None) -> Generator[tuple[Key, Any], None, None]:
         """The rows beyond a key, a page after another."""
         for page in self.rows.pages(self.shard.range, after):
             yield from page

@@ -60,12 +60,13 @@ class IterationStore(ABC):
 
     @abstractmethod
     def claim_whole(self, iteration_id: str, state: IterationState, *, due: Callable[[int], float]) -> Iteration | None:
-        """Note that the plan (`new`) or finalize (`finalizing`) of an iteration is being attempted; None in another state."""
+        """Note that the plan (`new`) or finalize (`finalizing`) of an iteration is being attempted; None in another
+        state."""
 
     @abstractmethod
     def checkpoint(self, shard: Shard, quarantine: Sequence[QuarantinedRow] = ()) -> IterationState | None:
-        """Write position, rows, counters, attempts, error, due and wakes of a shard, and add quarantined rows, under its
-        generation and fence. Returns the iteration's state, or None where the fence is lost."""
+        """Write position, rows, counters, attempts, error, due and wakes of a shard, and add quarantined rows, under
+        its generation and fence. Returns the iteration's state, or None where the fence is lost."""
 
     @abstractmethod
     def hand_over(self, shard: Shard, quarantine: Sequence[QuarantinedRow] = ()) -> IterationState | None:
@@ -121,7 +122,8 @@ class IterationStore(ABC):
 
     @abstractmethod
     def settle_quarantined(self, row: QuarantinedRow, *, error: str | None) -> None:
-        """Delete a quarantined row whose call has succeeded (error None), or note the new error and one more attempt."""
+        """Delete a quarantined row whose call has succeeded (error None), or note the new error and one more
+        attempt."""
 
     @abstractmethod
     def delete(self, iteration_id: str) -> None:

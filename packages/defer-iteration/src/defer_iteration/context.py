@@ -27,7 +27,8 @@ class CurrentShard:
     """What this attempt has counted since its last checkpoint."""
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add to a counter of the iteration; the sum over all shards is `current_iteration().counters` in `finalize`."""
+        """Add to a counter of the iteration; the sum over all shards is `current_iteration().counters` in
+        `finalize`."""
         self.counters[name] += number
 
 

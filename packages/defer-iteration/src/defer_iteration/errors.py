@@ -27,7 +27,8 @@ class IterationRefusedError(OptionError):
 
 
 class FenceLostError(SingularTaskFailure):
-    """A newer attempt, or a newer generation, of this shard has begun: what this one did since its last checkpoint is void."""
+    """A newer attempt, or a newer generation, of this shard has begun: what this one did since its last checkpoint
+    is void."""
 
 
 class HeldError(DeferError):

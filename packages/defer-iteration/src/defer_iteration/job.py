@@ -66,8 +66,8 @@ def rows_of(job: Job, options: IterationOptions) -> Rows:
 
 
 def opened(store: IterationStore, iteration: Iteration) -> Job | None:
-    """The job of an iteration; None where it cannot be read, and the iteration is held with the reason. What another release
-    may be able to read is retried for the grace first. Raises SingularTaskFailure."""
+    """The job of an iteration; None where it cannot be read, and the iteration is held with the reason. What another
+    release may be able to read is retried for the grace first. Raises SingularTaskFailure."""
     try:
         return unpack(iteration.job)
     except NotYetReadableError as error:

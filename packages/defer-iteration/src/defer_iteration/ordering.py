@@ -62,7 +62,8 @@ class Ordering:
 
 
 def ordering_of(queryset: QuerySet[Any], order_field: str) -> Ordering:
-    """The order of a queryset by a field. Raises IterationRefusedError for one that is unknown, or has several values a row."""
+    """The order of a queryset by a field. Raises IterationRefusedError for one that is unknown, or has several
+    values a row."""
     options = queryset.model._meta
     if order_field in ("pk", options.pk.name, options.pk.attname):
         return Ordering()

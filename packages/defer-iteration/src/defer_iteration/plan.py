@@ -20,8 +20,8 @@ log = logging.getLogger("defer")
 
 
 def run_plan(alias: str, iteration_id: str) -> None:
-    """The task: divides the rows, then in one transaction writes the shards and enqueues their tasks. An iteration that is
-    gone or planned already is nothing to do."""
+    """The task: divides the rows, then in one transaction writes the shards and enqueues their tasks. An iteration
+    that is gone or planned already is nothing to do."""
     store, until = store_on(alias), deadline()
     iteration = store.claim_whole(iteration_id, IterationState.NEW, due=lambda wakes: until + grace(wakes))
     if iteration is None:

@@ -21,8 +21,8 @@ log = logging.getLogger("defer")
 
 
 def run_quarantined(alias: str, iteration_id: str, after: int = 0) -> None:
-    """The task: calls every quarantined row once more. Those that succeed are forgotten; with the last of them goes the marker
-    of an iteration that is done, if that was asked."""
+    """The task: calls every quarantined row once more. Those that succeed are forgotten; with the last of them goes
+    the marker of an iteration that is done, if that was asked."""
     store, until = store_on(alias), deadline()
     iteration = store.get(iteration_id)
     job = None if iteration is None else opened(store, iteration)

@@ -65,10 +65,11 @@ class _Page:
         self.last: Any = last
 
     def stream(self, found: QuerySet[Any], get: attrgetter[Any], *, repeats: bool) -> Iterator[tuple[Key, Any]]:
-        """One page. The statement is finished before the first row is passed (it asks for one row more than there can be):
-        a SELECT left open would keep SQLite from writing."""
+        """One page. The statement is finished before the first row is passed (it asks for one row more than there can
+        be): a SELECT left open would keep SQLite from writing."""
         number, last = 0, self.last
-        for number, row in enumerate(found[:PAGE].iterator(chunk_size=PAGE + 1), 1):
+        for row in found[:PAGE].iterator(chunk_size=PAGE + 1):
+            number += 1
             key = get(row)
             if key.__class__ is not tuple:
                 key = (key,)

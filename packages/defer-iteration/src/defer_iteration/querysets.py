@@ -1,4 +1,5 @@
-"""A queryset on the wire: its pickled query and the Django release that made it; and which querysets can be iterated."""
+"""A queryset on the wire: its pickled query and the Django release that made it; and which querysets can be
+iterated."""
 
 from __future__ import annotations
 
@@ -67,12 +68,12 @@ def unpack(packed: Packed) -> QuerySet[Any]:
     made, here = packed["django"], django.get_version()
     if made.split(".")[:2] != here.split(".")[:2]:
         raise HeldError(
-            f"The queryset was pickled by Django {made}, and this is Django {here}: resume() under {made}, or cancel() and "
-            "start again. (A function that returns the queryset is not bound to a release.)"
+            f"The queryset was pickled by Django {made}, and this is Django {here}: resume() under {made}, or cancel() "
+            "and start again. (A function that returns the queryset is not bound to a release.)"
         )
     if made != here:
         log.warning("An iteration's queryset was pickled by Django %s, and runs under %s.", made, here)
     cls, model, query, lookups = pickle.loads(packed["query"])
     queryset = cls(model=model, query=query, using=packed["using"])
     queryset._prefetch_related_lookups = lookups
-    return queryset  # type: ignore[no-any-return]
+    return queryset

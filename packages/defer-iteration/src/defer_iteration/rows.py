@@ -32,8 +32,8 @@ class Rows(ABC):
 
     @abstractmethod
     def pages(self, within: KeyRange, after: Key | None) -> Iterator[Iterator[tuple[Key, Any]]]:
-        """The rows of a range beyond the key `after`, with their keys, in order, a page at a time; each page is streamed,
-        and none is asked for before the one before it is used up."""
+        """The rows of a range beyond the key `after`, with their keys, in order, a page at a time; each page is
+        streamed, and none is asked for before the one before it is used up."""
 
     @abstractmethod
     def find(self, key: Key) -> Any | None:

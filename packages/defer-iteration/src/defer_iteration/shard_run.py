@@ -1,4 +1,5 @@
-"""One attempt at a shard: rows are passed to the callback from the last checkpoint on, until the end or the deadline."""
+"""One attempt at a shard: rows are passed to the callback from the last checkpoint on, until the end or the
+deadline."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ log = logging.getLogger("defer")
 
 
 def run_shard(alias: str, iteration_id: str, index: int, generation: int) -> None:
-    """The task: takes the shard's next fence, and works. Another generation, a shard that is done and an iteration that does
-    not run are nothing to do. Raises FenceLostError (to be retried) when a newer attempt has taken over."""
+    """The task: takes the shard's next fence, and works. Another generation, a shard that is done and an iteration
+    that does not run are nothing to do. Raises FenceLostError (to be retried) when a newer attempt has taken over."""
     store, until = store_on(alias), deadline()
     claimed = store.claim(iteration_id, index, generation, due=lambda wakes: until + grace(wakes))
     if claimed is None:

@@ -1,8 +1,9 @@
-"""Ranges of equal numbers of rows. Values say little about numbers, so rows are counted, except where integers are dense."""
+"""Ranges of equal numbers of rows. Values say little about numbers, so rows are counted, except where integers are
+dense."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db.models import Count, IntegerField, Max, Min, Q, QuerySet
@@ -29,7 +30,7 @@ def split(queryset: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
     if 0 < share < shards and len(without.ranges) > share:
         without = _split_part(queryset, ordering, share, nulls=True)
     rest = _split_part(queryset, ordering, max(shards - share, 1), nulls=False)
-    return Split(ranges=(*rest.ranges, *without.ranges), total=(rest.total or 0) + without.total)
+    return Split(ranges=(*rest.ranges, *without.ranges), total=(rest.total or 0) + (without.total or 0))
 
 
 def split_by(getter: Callable[[Any, int], Any], queryset: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
@@ -115,7 +116,7 @@ def _last(keys: QuerySet[Any], ordering: Ordering, *, nulls: bool) -> Key | None
     return None if key is None else tuple(key)
 
 
-def _ranges(bounds: list[Key | None], *, nulls: bool) -> Iterable[KeyRange]:
+def _ranges(bounds: list[Key | None], *, nulls: bool) -> Sequence[KeyRange]:
     last = len(bounds) - 2
     return [
         KeyRange(lower=bounds[index], upper=bounds[index + 1], closed=index == last, nulls=nulls)

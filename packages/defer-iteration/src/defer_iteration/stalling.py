@@ -11,7 +11,8 @@ LONGEST_GRACE = 3600.0
 
 
 def grace(wakes: int) -> float:
-    """Seconds past its ETA or deadline at which a task counts as stalled: doubles with each wake, an hour at the most."""
+    """Seconds past its ETA or deadline at which a task counts as stalled: doubles with each wake, an hour at the
+    most."""
     base = max(current().sweep_grace, 1.0)
     return min(base * 2 ** min(wakes, 20), LONGEST_GRACE)
 

@@ -1,8 +1,8 @@
-"""Iterations in this process's memory, in the transactions of a MemoryStore: for simulations, and for tests without a database.
+"""Iterations in this process's memory, in the transactions of a MemoryStore: for simulations and tests.
 
-Transactions are READ COMMITTED, as PostgreSQL's: every read sees what is committed by then and the caller's own writes, so two
-last shards can each see the other open; a write waits for whoever holds the row (`tasks.wait` is called meanwhile), and then
-looks at the row as it is.
+Transactions are READ COMMITTED, as PostgreSQL's: every read sees what is committed by then and the caller's own
+writes, so two last shards can each see the other open; a write waits for whoever holds the row (`tasks.wait` is
+called meanwhile), and then looks at the row as it is.
 
     tasks = MemoryStore()
     store = MemoryIterationStore(tasks)
@@ -87,16 +87,14 @@ class MemoryIterationStore(IterationStore):
             self._write(shard)
             return iteration, shard
 
-    def claim_whole(
-        self, iteration_id: str, state: IterationState, *, due: Callable[[int], float]
-    ) -> Iteration | None:
+    def claim_whole(self, iteration_id: str, state: IterationState, *, due: Callable[[int], float]) -> Iteration | None:
         with self.transaction():
             iteration = self._locked(_ITERATIONS, iteration_id)
             if iteration is None or iteration.state is not state:
                 return None
             iteration = replace(iteration, due=due(iteration.wakes))
             self._write(iteration)
-            return iteration  # type: ignore[no-any-return]
+            return iteration
 
     def checkpoint(self, shard: Shard, quarantine: Sequence[QuarantinedRow] = ()) -> IterationState | None:
         with self.transaction():
@@ -121,7 +119,13 @@ class MemoryIterationStore(IterationStore):
             return Completion.LAST
 
     def control(
-        self, iteration_id: str, to: IterationState, *, when: Sequence[IterationState], reason: str = "", due: float = 0.0
+        self,
+        iteration_id: str,
+        to: IterationState,
+        *,
+        when: Sequence[IterationState],
+        reason: str = "",
+        due: float = 0.0,
     ) -> Iteration | None:
         with self.transaction():
             before: Iteration | None = self._locked(_ITERATIONS, iteration_id)
