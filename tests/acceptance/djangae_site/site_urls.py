@@ -1,6 +1,7 @@
 """URLs of a Djangae site."""
 
 from django.urls import include, path
+
 from museum import views
 
 urlpatterns = [

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable
 from typing import Any
 
-from .errors import CallableNotFoundError, DecodeError
+from .errors import CallableNotFoundError, DecodeError, PermanentTaskFailure
+
+GOOGLE = "google.appengine.ext.deferred.deferred"
+"""The module of Google's `deferred` whose functions its bodies name."""
 
 
 def load(body: bytes) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """The call in a legacy body. Raises CallableNotFoundError or DecodeError."""
     try:
-        func, args, kwargs = pickle.loads(body)
+        func, args, kwargs = _Unpickler(io.BytesIO(body)).load()
     except (ImportError, AttributeError) as error:
         raise CallableNotFoundError(f"The legacy task names something that is not here: {error}") from error
     except Exception as error:
         raise DecodeError(f"The legacy task cannot be unpickled: {error!r}") from error
+    if not callable(func):
+        raise DecodeError(f"The legacy task names {func!r}, which cannot be called.")
     return func, tuple(args), dict(kwargs)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Needs Google's SDK for what only that can do."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == GOOGLE and name == "invoke_member":
+            return invoke_member
+        try:
+            return super().find_class(module, name)
+        except ImportError:
+            if module == GOOGLE and name == "run_from_datastore":
+                return run_from_datastore
+            raise
+
+
+def invoke_member(obj: Any, membername: str, *args: Any, **kwargs: Any) -> Any:
+    """Call the method of that name: how a bound method was queued."""
+    return getattr(obj, membername)(*args, **kwargs)
+
+
+def run_from_datastore(key: str) -> None:
+    """A task whose call Google's `deferred` has stored: only its SDK can read it. Raises PermanentTaskFailure."""
+    raise PermanentTaskFailure(
+        f"Google's deferred has stored the call under the key {key}, and its SDK is not installed: install "
+        "appengine-python-standard, and run this dead letter again."
+    )
