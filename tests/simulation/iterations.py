@@ -318,4 +318,3 @@ def _judge_marker(world: IterationWorld) -> None:
     done = [record for record in world.store.records.values() if record.state is not State.DEAD]
     if done:
         world.violations.append(f"records were left over: {[record.id for record in done]}")
-

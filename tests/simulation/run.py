@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from simulation import iterations, mutants, tasks  # noqa: E402 (the path comes first)
-from simulation.world import World  # noqa: E402
+from simulation import iterations, mutants, tasks
+from simulation.world import World
 
 SCENARIOS: dict[str, Callable[[int], World]] = {"iterations": iterations.simulate, "tasks": tasks.simulate}
 MUTANTS: dict[str, dict[str, mutants.Mutant]] = {

@@ -97,7 +97,9 @@ def request(world: TaskWorld, business_id: str) -> None:
             call()
 
 
-def roll_back(world: TaskWorld, business_id: str, call: functools.partial[object], store: FaultyStore, *, nested: bool) -> None:
+def roll_back(
+    world: TaskWorld, business_id: str, call: functools.partial[object], store: FaultyStore, *, nested: bool
+) -> None:
     """A transaction, or one nested in a transaction that commits, that is rolled back after its defer."""
     if nested:
         with store.transaction():

@@ -17,6 +17,7 @@ from unittest import mock
 from uuid import UUID
 
 import greenlet
+
 from defer_core import clock, config
 from defer_core.delivery import Delivery
 from defer_core.errors import AmbiguousSendError, TransportUnavailableError
@@ -165,9 +166,7 @@ class Process:
     def __init__(self, name: str, world: World) -> None:
         self.name, self.world, self.crashed = name, world, False
         store = FaultyStore(self)
-        self.config = config.Config(
-            transport=FaultyTransport(self), store=store, sweep_interval=0.0, **world.settings
-        )
+        self.config = config.Config(transport=FaultyTransport(self), store=store, sweep_interval=0.0, **world.settings)
 
     def enter(self) -> None:
         """The processor is this process's: so is what a process has globally."""
