@@ -25,9 +25,8 @@ def main(package: str) -> None:
     assert not loaded, f"import {package} loads {loaded}"
     skipped = [name for name in modules(package) if not imports(name)]
     run_a_task()
-    print(
-        f"{package} {metadata.version(package.replace('_', '-'))} works alone; without extras: {skipped or 'nothing'}"
-    )
+    version = metadata.version(package.replace("_", "-"))
+    print(f"{package} {version} works alone; without extras: {skipped or 'nothing'}")
 
 
 def set_up_django(package: str) -> None:
@@ -35,11 +34,8 @@ def set_up_django(package: str) -> None:
     import django
     from django.conf import settings
 
-    apps = [
-        "django.contrib.contenttypes",
-        "defer_django",
-        *(["defer_iteration"] if package == "defer_iteration" else []),
-    ]
+    apps = [f"django.contrib.{name}" for name in ("auth", "contenttypes", "messages", "sessions", "admin")]
+    apps += ["defer_django"] if package == "defer_django" else ["defer_django", "defer_iteration"]
     settings.configure(SECRET_KEY="k" * 50, INSTALLED_APPS=apps, DEFER={"TRANSPORT": "memory"}, DATABASES={})
     django.setup()
 
