@@ -60,7 +60,20 @@ def ndb(request: pytest.FixtureRequest, emulator: str) -> TaskStore:
     return NdbTaskStore(project=services.PROJECT, namespace=f"contract-{new_id()}")
 
 
+def appengine(request: pytest.FixtureRequest) -> TaskStore:
+    testbed = pytest.importorskip("google.appengine.ext.testbed")
+    from defer_core.stores.appengine import AppEngineTaskStore
+
+    bed = testbed.Testbed()
+    bed.activate()
+    request.addfinalizer(bed.deactivate)
+    bed.init_datastore_v3_stub()
+    bed.init_memcache_stub()
+    return AppEngineTaskStore()
+
+
 ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], TaskStore]] = {
+    "appengine": appengine,
     "memory": memory,
     "sqlite": sqlite,
     "django": django,

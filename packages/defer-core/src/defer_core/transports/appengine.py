@@ -1,0 +1,161 @@
+"""App Engine's own Task Queue, through the bundled services, with adds that belong to the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any, ClassVar
+
+from ..errors import (
+    AmbiguousSendError,
+    QueueNotFoundError,
+    TaskAlreadyExistsError,
+    TaskSizeRefusedError,
+    TransportError,
+    TransportRefusedError,
+    TransportUnavailableError,
+)
+from ..task import RetryOptions, Routing
+from .base import Message, Transport
+
+TASKS_A_CALL, BYTES_A_CALL = 100, 900_000
+"""What one call adds at the most: the service takes 100 tasks, and a mebibyte."""
+
+
+class AppEngineTransport(Transport):
+    """Adds tasks with `google.appengine.api.taskqueue`. A URL is a path of the application's own."""
+
+    name: ClassVar[str] = "appengine"
+    supports_transactions: ClassVar[bool] = True
+    max_body: ClassVar[int] = 100 * 1024 - 512
+    """The SDK counts 100 KiB for method, path, headers and body together."""
+    default_door: ClassVar[str | None] = "appengine"
+
+    def send(self, message: Message) -> str:
+        try:
+            return self._add(message, transactional=False)
+        except Exception as error:
+            raise _translated(error, message.routing) from error
+
+    def send_many(self, messages: Sequence[Message]) -> list[str | TransportError]:
+        """By queue, many in a call; what a call leaves out is added alone, for its own answer."""
+        names: dict[int, str] = {}
+        for chunk in _chunks(messages):
+            names |= self._add_many({index: messages[index] for index in chunk})
+        alone = super().send_many([each for index, each in enumerate(messages) if index not in names])
+        rest = iter(alone)
+        return [names[index] if index in names else next(rest) for index in range(len(messages))]
+
+    def in_transaction(self) -> bool:
+        from google.appengine.api import datastore
+
+        return bool(datastore.IsInTransaction())
+
+    def send_in_transaction(self, message: Message) -> str:
+        """Errors are the SDK's own, as its rules are: five tasks a transaction, and no names in one. But a task that it
+        finds too large is a TaskSizeRefusedError."""
+        from google.appengine.api import taskqueue
+
+        try:
+            return self._add(message, transactional=True)
+        except taskqueue.TransactionalRequestTooLargeError:
+            raise
+        except taskqueue.TaskTooLargeError as error:
+            raise _translated(error, message.routing) from error
+
+    def _add(self, message: Message, *, transactional: bool) -> str:
+        added = task_of(message).add(message.routing.queue, transactional=transactional)
+        return added.name or ""
+
+    def _add_many(self, messages: dict[int, Message]) -> dict[int, str]:
+        """The names of those that one call has added, by index."""
+        from google.appengine.api import taskqueue
+
+        tasks: dict[int, Any] = {}
+        for index, message in messages.items():
+            try:
+                tasks[index] = task_of(message)
+            except taskqueue.Error:
+                continue
+        try:
+            queue = next(iter(messages.values())).routing.queue
+            taskqueue.Queue(queue).add(list(tasks.values()))
+        except Exception as error:
+            if isinstance(_translated(error, Routing()), AmbiguousSendError):
+                # what was added has its name taken, and is known by that when it is added alone
+                return {}
+        return {index: task.name for index, task in tasks.items() if task.was_enqueued}
+
+
+def task_of(message: Message) -> Any:
+    """The SDK's Task. Raises the SDK's errors."""
+    from google.appengine.api import taskqueue
+
+    routing = message.routing
+    if routing.url and not routing.url.startswith("/"):
+        raise taskqueue.InvalidUrlError(
+            f"App Engine's Task Queue posts to paths of its application, not to {routing.url}."
+        )
+    target = ".".join(filter(None, (routing.instance, routing.version, routing.service)))
+    deadline = routing.dispatch_deadline
+    return taskqueue.Task(
+        payload=message.body,
+        name=routing.name,
+        url=routing.url or "",
+        eta=None if routing.eta is None else datetime.fromtimestamp(routing.eta, timezone.utc),
+        headers={"Content-Type": "application/octet-stream", **routing.headers},
+        target=target or None,
+        retry_options=_retry(routing.retry),
+        dispatch_deadline_usec=None if deadline is None else int(deadline * 1_000_000),
+    )
+
+
+def _retry(options: RetryOptions | None) -> Any:
+    """The SDK counts repetitions where we count attempts; without a limit is how it is by itself."""
+    from google.appengine.api import taskqueue
+
+    if options is None:
+        return None
+    attempts = options.max_attempts
+    given = {
+        "task_retry_limit": None if attempts is None or attempts < 0 else max(attempts - 1, 0),
+        "task_age_limit": options.max_retry_duration,
+        "min_backoff_seconds": options.min_backoff,
+        "max_backoff_seconds": options.max_backoff,
+        "max_doublings": options.max_doublings,
+    }
+    return taskqueue.TaskRetryOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def _chunks(messages: Sequence[Message]) -> list[list[int]]:
+    """Indexes of messages that go in one call: of one queue, few enough and small enough."""
+    chunks: list[list[int]] = []
+    last: dict[str, tuple[list[int], int]] = {}
+    for index, message in enumerate(messages):
+        chunk, size = last.get(message.routing.queue, ([], 0))
+        if not chunk or len(chunk) == TASKS_A_CALL or size + len(message.body) > BYTES_A_CALL:
+            chunk, size = [], 0
+            chunks.append(chunk)
+        chunk.append(index)
+        last[message.routing.queue] = (chunk, size + len(message.body))
+    return chunks
+
+
+def _translated(error: Exception, routing: Routing) -> Exception:
+    """Our error for one of the SDK's; another one as it is."""
+    from google.appengine.api import taskqueue
+    from google.appengine.runtime import apiproxy_errors
+
+    if isinstance(error, taskqueue.TaskTooLargeError):
+        return TaskSizeRefusedError(f"{error}.")
+    if isinstance(error, taskqueue.TaskAlreadyExistsError | taskqueue.TombstonedTaskError):
+        return TaskAlreadyExistsError(f"There is, or was, a task {routing.name!r} in the queue {routing.queue!r}.")
+    if isinstance(error, taskqueue.UnknownQueueError):
+        return QueueNotFoundError(f"There is no queue {routing.queue!r}: add it to queue.yaml and deploy that.")
+    if isinstance(error, taskqueue.TransientError):
+        return TransportUnavailableError(f"The Task Queue is unavailable: {error}")
+    if isinstance(error, taskqueue.InternalError | apiproxy_errors.Error):
+        return AmbiguousSendError(f"The Task Queue gave no answer to rely on: {error!r}")
+    if isinstance(error, taskqueue.Error):
+        return TransportRefusedError(f"The Task Queue refused the task: {error!r}")
+    return error
