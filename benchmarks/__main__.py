@@ -1,0 +1,73 @@
+"""Run the benchmarks and print one table: `python -m benchmarks [module ...]`, all of them by default.
+
+A benchmark is a module of this folder with a function `rows()`, which returns figures: what was measured, the floor's (or
+peer's) figure, ours, the ratio, and the goal (`≤ 1.05`). Each module runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import multiprocessing
+import operator
+import pkgutil
+import re
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+Figure = tuple[str, str, str, float, str]
+"""What was measured, the floor's figure, ours, the ratio (ours to the floor's), and the goal."""
+HEADINGS = ("measured", "floor", "ours", "ratio", "goal", "")
+COMPARE = {"≤": operator.le, "≥": operator.ge}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("modules", nargs="*", help=f"which: {', '.join(modules())}")
+    table: list[tuple[str, ...]] = [HEADINGS]
+    for name in parser.parse_args().modules or modules():
+        began = time.monotonic()
+        found = measured(name)
+        print(f"{name}: {len(found)} figures in {time.monotonic() - began:.0f} s", flush=True)
+        table += [line(figure) for figure in found]
+    print()
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def modules() -> list[str]:
+    """The names of the benchmarks."""
+    return [each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)]) if not each.name.startswith("_")]
+
+
+def measured(name: str) -> list[Figure]:
+    """The figures of one module, from a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(figures, name).result()
+
+
+def figures(name: str) -> list[Figure]:
+    """The figures of one module, in this process; none where it has no `rows`."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    return list(module.rows()) if hasattr(module, "rows") else []
+
+
+def line(figure: Figure) -> tuple[str, ...]:
+    """A figure as the cells of the table."""
+    what, floor, ours, ratio, goal = figure
+    return what, floor, ours, f"{ratio:.2f}", goal, verdict(ratio, goal)
+
+
+def verdict(ratio: float, goal: str) -> str:
+    """Whether a ratio reaches its goal; nothing where the goal is no number."""
+    match = re.match(r"([≤≥])\s*([\d.]+)", goal)
+    if match is None:
+        return ""
+    return "reached" if COMPARE[match[1]](ratio, float(match[2])) else "not yet"
+
+
+if __name__ == "__main__":
+    main()
