@@ -1,13 +1,12 @@
 """Run the benchmarks and print one table: `python -m benchmarks [module ...]`, all of them by default.
 
-A benchmark is a module of this folder with a function `rows()`, which returns figures: what was measured, the floor's (or
-peer's) figure, ours, the ratio, and the goal (`≤ 1.05`). Each module runs in a process of its own.
+A benchmark is a module of this folder with a function `rows()`, which returns figures: what was measured, the figure of the
+floor or peer, ours, the ratio, and the goal (`≤ 1.05`). Each module runs in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import multiprocessing
 import operator
 import pkgutil
@@ -16,8 +15,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-Figure = tuple[str, str, str, float, str]
-"""What was measured, the floor's figure, ours, the ratio (ours to the floor's), and the goal."""
+from ._figures import Figure, figures
+
 HEADINGS = ("measured", "floor", "ours", "ratio", "goal", "")
 COMPARE = {"≤": operator.le, "≥": operator.ge}
 
@@ -47,12 +46,6 @@ def measured(name: str) -> list[Figure]:
     """The figures of one module, from a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(figures, name).result()
-
-
-def figures(name: str) -> list[Figure]:
-    """The figures of one module, in this process; none where it has no `rows`."""
-    module = importlib.import_module(f"benchmarks.{name}")
-    return list(module.rows()) if hasattr(module, "rows") else []
 
 
 def line(figure: Figure) -> tuple[str, ...]:

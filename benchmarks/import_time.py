@@ -1,4 +1,4 @@
-"""`import defer_core` beside importing msgpack and the same modules of the standard library, each in a fresh process."""
+"""`import defer_core` beside importing msgpack and the same modules of the standard library, in fresh processes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import statistics
 import subprocess
 import sys
 
-Figure = tuple[str, str, str, float, str]
-"""What was measured, the floor's figure, ours, the ratio (ours to the floor's), and the goal."""
+from ._figures import Figure
+
 ROUNDS = 15
 TIMED = "import time; _began = time.perf_counter(); {}; print(time.perf_counter() - _began)"
 LOADED = "import sys; _old = set(sys.modules); import defer_core, json; print(json.dumps([*sys.modules.keys() - _old]))"
@@ -43,8 +43,3 @@ def run(code: str) -> str:
 
 def _ms(*values: float) -> tuple[str, ...]:
     return tuple(f"{value * 1e3:.1f} ms" for value in values)
-
-
-if __name__ == "__main__":
-    for row in rows():
-        print(*row)
