@@ -14,6 +14,11 @@ def now() -> float:
     return _source()
 
 
+def source() -> Callable[[], float]:
+    """The function that `now()` asks, for loops that cannot afford two calls."""
+    return _source
+
+
 @contextmanager
 def replaced(source: Callable[[], float]) -> Iterator[None]:
     """Take the time from `source` for the length of a `with` block (tests and simulations)."""
