@@ -9,14 +9,15 @@ from unittest import mock
 
 import pytest
 from compat import flight_tasks
+from django.db import connection
+from testapp.models import Row
+
 from defer_core import Delivery, Outcome, configure, execute
 from defer_core.config import reset
 from defer_core.record import State
 from defer_core.stores.memory import MemoryStore
 from defer_core.testing import MemoryTransport, drain
 from defer_djangae.markers import DeferIterationMarker, StoredTask
-from django.db import connection
-from testapp.models import Row
 
 GOLDEN = Path(__file__).parent / "golden/djangae"
 

@@ -57,11 +57,10 @@ def headers_are_googles() -> bool:
 
 
 def _noted(name: str) -> Any:
-    """What the middleware has noted. Raises ImproperlyConfigured without the middleware."""
-    found = getattr(_TASK_ENV, name, None)
-    if found is None:
+    """What the middleware has noted. Raises ImproperlyConfigured where there is none."""
+    if not hasattr(_TASK_ENV, name):
         _check_middleware()
-    return found
+    return getattr(_TASK_ENV, name, None)
 
 
 def _check_middleware() -> None:
