@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import bundled
 import pytest
 import services
 
@@ -61,7 +62,7 @@ def ndb(request: pytest.FixtureRequest, emulator: str) -> TaskStore:
 
 
 def appengine(request: pytest.FixtureRequest) -> TaskStore:
-    testbed = pytest.importorskip("google.appengine.ext.testbed")
+    testbed = bundled.sdk("ext.testbed")
     from defer_core.stores.appengine import AppEngineTaskStore
 
     bed = testbed.Testbed()

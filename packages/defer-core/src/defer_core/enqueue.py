@@ -9,12 +9,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from . import options, sending
+from . import envelope, options, sending
 from .config import Config, current
 from .errors import ConfigError, NotInTransactionError, PayloadTooLargeError, TaskSizeRefusedError, TaskTooLargeError
 from .handle import Status, TaskHandle
-from .record import TaskRecord
-from .sealing import seal
+from .record import State, TaskRecord
+from .sealing import claimed, seal
 from .stores.base import TaskStore
 from .task import Task, TaskOptions
 
@@ -108,8 +108,19 @@ def _send_inline(record: TaskRecord, wanted: TaskOptions, config: Config) -> Tas
 def _enqueue_natively(task: Task, store: TaskStore | None, config: Config) -> TaskHandle:
     """Add a task in the transaction that the queue itself takes part in; a larger one's record is a second entity group."""
     record = seal(task, store, config)
+    try:
+        return _add_natively(record, task, store, config)
+    except TaskSizeRefusedError as error:
+        if task.options.small or record.is_claim:
+            raise TaskTooLargeError(f"{error} Leave `_small_task` out.", size=len(record.envelope)) from error
+        sealed = envelope.decode(record.envelope, config.signer)
+        return _add_natively(claimed(record, sealed, store, config), task, store, config)
+
+
+def _add_natively(record: TaskRecord, task: Task, store: TaskStore | None, config: Config) -> TaskHandle:
+    """The record of a Claim is written as sent, for it is committed if and only if its task is."""
     if record.is_claim and store is not None:
-        put(store, [record])
+        put(store, [replace(record, state=State.SENT)])
     record = replace(record, routing=replace(record.routing, name=task.options.routing.name))
     message = sending.message(record)
     config.the_transport.send_in_transaction(message)

@@ -43,8 +43,7 @@ class AppEngineTaskStore(TaskStore):
     def put(self, records: Sequence[TaskRecord], forget: Sequence[str] = ()) -> None:
         groups = [self._group(record) for record in records]
         if self.in_transaction():
-            for group in groups:
-                _put(group)
+            _put_in_theirs([each for group in groups for each in group])
         else:
             self._put_now(groups)
         _delete([entities.key_of(each, self.alias) for each in forget])
@@ -320,6 +319,16 @@ def _put(written: Sequence[Any], at_once: int = AT_ONCE) -> None:
     with _connected():
         for start in range(0, len(written), at_once):
             datastore.Put(list(written[start : start + at_once]))
+
+
+def _put_in_theirs(written: Sequence[Any]) -> None:
+    from google.appengine.api import datastore_errors
+
+    try:
+        _put(written)
+    except datastore_errors.BadRequestError as error:
+        remedy = "The record of a task is an entity group of its own: begin the transaction with xg=True."
+        raise datastore_errors.BadRequestError(f"{error} {remedy}") from error
 
 
 def _delete(keys: Sequence[Any]) -> None:
