@@ -145,3 +145,22 @@ def test_a_failure_is_logged_and_a_mistake_is_an_exit_status(processes: Processe
     wrong = processes.dispatcher("--app", "no_such_site:application")
     assert wrong.wait(PATIENCE) == 1
     assert "no_such_site" in processes.log()
+
+
+def test_the_command_serves_the_cloud_tasks_api(processes: Processes, site: ModuleType, tmp_path: Path) -> None:
+    grpc = pytest.importorskip("grpc")
+    port = free_port()
+    stopping = processes.dispatcher("--app", "local_site:application", "--grpc", str(port))
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    grpc.channel_ready_future(channel).result(PATIENCE)
+    channel.close()
+    defer(site.note, 7)
+    wait_for(lambda: site.ran(tmp_path) == [7], "the task")
+    stopping.send_signal(signal.SIGTERM)
+    assert stopping.wait(PATIENCE) == 0
+    busy = processes.start("-m", "http.server", "--bind", "127.0.0.1", str(port))
+    wait_for(lambda: answers(port), "the other server")
+    refused = processes.dispatcher("--app", "local_site:application", "--grpc", str(port))
+    assert refused.wait(PATIENCE) == 1
+    assert "cannot listen on 127.0.0.1" in processes.log()
+    busy.kill()

@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from defer_core.config import refuse_on_google_cloud
@@ -19,22 +21,28 @@ from .dispatcher import Dispatcher
 from .queue import locate
 from .target import WsgiApp
 
+DEFAULT_URL = "http://127.0.0.1:8080"
+"""Where App Engine tasks of the Cloud Tasks API go where the command is told of no server."""
 STOPPING = 3.0
 """Seconds that running requests get when the command is told to stop."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Exit status 0 after Ctrl-C or SIGTERM, 1 where it cannot start, 2 for a wrong command line."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if not arguments.url and not arguments.app and arguments.grpc is None:
+        parser.error("say where tasks go: --url or --app (or serve the Cloud Tasks API: --grpc)")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         refuse_on_google_cloud("The local queue")
         file = locate(arguments.file)
         # an application in this process is to send to the queue that is served here
         os.environ["DEFER_LOCAL_FILE"] = str(file)
-        target = load_app(arguments.app) if arguments.app else arguments.url
-        dispatcher = Dispatcher(file=file, target=target, concurrency=arguments.concurrency)
-        _serve(dispatcher, arguments.app or arguments.url)
+        where = arguments.app or arguments.url or DEFAULT_URL
+        target = load_app(arguments.app) if arguments.app else where
+        with _api(file, arguments.grpc):
+            _serve(Dispatcher(file=file, target=target, concurrency=arguments.concurrency), where)
     except DeferError as error:
         _say(str(error))
         return 1
@@ -45,12 +53,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="defer-local", description="Deliver the tasks of the local queue, over HTTP or into a WSGI application."
     )
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--url", help="the server that gets the tasks, such as http://127.0.0.1:8000")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", help=f"the server that gets the tasks (with --grpc {DEFAULT_URL} by default)")
     where.add_argument("--app", metavar="MODULE:WSGI", help="the WSGI application that gets them, in this process")
     parser.add_argument("--file", help="the queue's file (default: DEFER_LOCAL_FILE, or .defer/queue.sqlite3)")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time (default: %(default)s)")
+    parser.add_argument("--grpc", type=int, metavar="PORT", help="also serve the Cloud Tasks API there (extra grpc)")
     return parser
+
+
+def _api(file: Path, port: int | None) -> AbstractContextManager[object]:
+    """The Cloud Tasks server, where a port is given. Raises ConfigError."""
+    if port is None:
+        return nullcontext()
+    try:
+        from .cloud.server import CloudTasksServer
+    except ImportError as error:
+        raise ConfigError(f"--grpc needs the extra: pip install 'defer-local[grpc]' ({error}).") from error
+    server = CloudTasksServer(file=file, port=port)
+    _say(f"the Cloud Tasks API is at 127.0.0.1:{server.port} (CLOUD_TASKS_EMULATOR_HOST=127.0.0.1:{server.port})")
+    return server
 
 
 def load_app(spec: str) -> WsgiApp:

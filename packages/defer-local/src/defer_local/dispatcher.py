@@ -175,7 +175,7 @@ class Dispatcher:
                 after = self._attempt(task)
             except Exception:
                 log.exception("Task %s in %s could not be delivered.", task.name, task.queue)
-                after = retry.failed(task, None, clock.now())
+                after = self._after(task, None)
             results.put(Settled(task=task, after=after))
 
     def _attempt(self, task: QueuedTask) -> QueuedTask | None:
@@ -190,9 +190,12 @@ class Dispatcher:
         self._absent = False
         if status is not None and 200 <= status < 300:
             return None
-        after = retry.failed(task, status, clock.now())
+        after = self._after(task, status)
         _tell(task, status, after)
         return after
+
+    def _after(self, task: QueuedTask, status: int | None) -> QueuedTask | None:
+        return retry.failed(task, status, clock.now(), self.queue.retry_of(task.queue))
 
 
 def _tell(task: QueuedTask, status: int | None, after: QueuedTask | None) -> None:

@@ -16,14 +16,19 @@ def dispatch_headers(task: QueuedTask, secret: str | None = None) -> dict[str, s
     headers = {name: value for name, value in task.routing.headers.items() if _may_set(name)}
     if task.body and not any(name.lower() == "content-type" for name in headers):
         headers["Content-Type"] = "application/octet-stream"
-    headers["User-Agent"] = (
-        "Google-Cloud-Tasks" if task.is_http else "AppEngine-Google; (+http://code.google.com/appengine)"
-    )
+    headers["User-Agent"] = "Google-Cloud-Tasks" if task.is_http else _app_engine_agent(task)
     prefix = "X-CloudTasks-" if task.is_http else "X-AppEngine-"
     headers |= {prefix + name: value for name, value in _attempt(task).items()}
     if secret is not None:
         headers[SECRET] = secret
     return headers
+
+
+def _app_engine_agent(task: QueuedTask) -> str:
+    """A task's own agent is kept, with the service's behind it."""
+    service = "AppEngine-Google; (+http://code.google.com/appengine)"
+    own = next((value for name, value in task.routing.headers.items() if name.lower() == "user-agent"), "")
+    return own if own.endswith(service) else f"{own} {service}".strip()
 
 
 def _may_set(name: str) -> bool:

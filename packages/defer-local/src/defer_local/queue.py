@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sqlite3
@@ -12,9 +13,11 @@ from typing import Any
 
 from defer_core import clock
 from defer_core.sqlite_file import Connection, SQLiteFile
-from defer_core.task import Routing
+from defer_core.task import RetryOptions, Routing
 
+from . import limits
 from .queued import QueuedTask, Settled
+from .retry import DEFAULTS, merged
 
 DEFAULT_FILE = ".defer/queue.sqlite3"
 """Where the queue is where neither `file` nor the environment variable DEFER_LOCAL_FILE says so."""
@@ -24,7 +27,8 @@ NAME_RETENTION = 86400.0
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS queues (
-    name TEXT PRIMARY KEY, state TEXT NOT NULL, proto BLOB NOT NULL, deleted REAL, max_running INTEGER);
+    name TEXT PRIMARY KEY, state TEXT NOT NULL, proto BLOB NOT NULL, deleted REAL, retry TEXT,
+    max_running INTEGER, rate REAL, burst REAL, tokens REAL, refilled REAL);
 CREATE TABLE IF NOT EXISTS tasks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, name TEXT NOT NULL, routing TEXT NOT NULL,
     method TEXT NOT NULL, body BLOB NOT NULL, proto BLOB, eta REAL NOT NULL, created REAL NOT NULL, due REAL NOT NULL,
@@ -46,7 +50,7 @@ ON CONFLICT (queue, name) DO NOTHING"""
 _UPDATE = f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in _COLUMNS)} WHERE queue = ? AND name = ?"
 _OURS = " AND queue = ? AND name = ? AND owner = ? AND attempts = ?"
 _WAITING = """FROM tasks LEFT JOIN queues ON queues.name = tasks.queue WHERE owner IS NULL AND due <= ?
-AND (forced OR coalesce(queues.state, 'RUNNING') = 'RUNNING') ORDER BY due, tasks.id LIMIT ?"""
+AND (forced OR coalesce(queues.state, 'RUNNING') = 'RUNNING')"""
 
 
 def locate(file: str | Path | None) -> Path:
@@ -76,7 +80,7 @@ class DurableQueue:
 
     def has_due(self, now: float) -> bool:
         """Whether a task waits to be leased; a read, and cheap."""
-        return self.file.connection().execute(f"SELECT 1 {_WAITING}", (now, 1)).fetchone() is not None
+        return self.file.connection().execute(f"SELECT 1 {_WAITING} LIMIT 1", (now,)).fetchone() is not None
 
     def turn(self, owner: str, settled: Sequence[Settled], *, limit: int, now: float) -> list[QueuedTask]:
         """A dispatcher's turn, in one transaction: put down what it has finished, and lease up to `limit` tasks, oldest
@@ -84,11 +88,7 @@ class DurableQueue:
         with self.file.writing() as connection:
             for each in settled:
                 _settle(connection, each, now)
-            rows = connection.execute(f"SELECT tasks.* {_WAITING}", (now, limit)).fetchall() if limit else []
-            leased = [_begun(_from_row(row), owner, now) for row in rows]
-            for task in leased:
-                _update(connection, task)
-        return leased
+            return _lease(connection, owner, limit, now)
 
     def take_back(self, owners: Sequence[str], how: Callable[[QueuedTask], QueuedTask]) -> int:
         """Give the tasks of dispatchers that are gone back to the queue, changed by `how`. Returns their number."""
@@ -97,7 +97,7 @@ class DurableQueue:
             for owner in owners:
                 rows = connection.execute("SELECT * FROM tasks WHERE owner = ?", (owner,)).fetchall()
                 for row in rows:
-                    _update(connection, how(_from_row(row)))
+                    update(connection, how(_from_row(row)))
                 connection.execute("DELETE FROM dispatchers WHERE id = ?", (owner,))
                 count += len(rows)
         return count
@@ -119,14 +119,48 @@ class DurableQueue:
         query = "SELECT 1 FROM tasks WHERE owner IS NOT NULL OR due <= ? OR due > eta LIMIT 1"
         return self.file.connection().execute(query, (now,)).fetchone() is None
 
+    def retry_of(self, queue: str) -> RetryOptions:
+        """How a queue repeats tasks that do not say so themselves."""
+        row = self.file.connection().execute("SELECT retry FROM queues WHERE name = ?", (queue,)).fetchone()
+        own = None if row is None or row["retry"] is None else RetryOptions(**json.loads(row["retry"]))
+        return merged(own, DEFAULTS)
+
     def tasks(self, queue: str | None = None) -> list[QueuedTask]:
         """The tasks of a queue (of all), in the order in which they are due."""
         query = "SELECT * FROM tasks WHERE ? IS NULL OR queue = ? ORDER BY due, id"
         return [_from_row(row) for row in self.file.connection().execute(query, (queue, queue))]
 
+    def numbered(self, queue: str, *, after: int, limit: int) -> list[tuple[int, QueuedTask]]:
+        """A part of the tasks of a queue in the order in which they were taken, with their numbers, beyond `after`."""
+        query = "SELECT * FROM tasks WHERE queue = ? AND id > ? ORDER BY id LIMIT ?"
+        return [(row["id"], _from_row(row)) for row in self.file.connection().execute(query, (queue, after, limit))]
+
+    def was_there(self, queue: str, name: str) -> bool:
+        """Whether a task of that name is gone, and not for long."""
+        query = "SELECT 1 FROM names WHERE queue = ? AND name = ? AND until > ?"
+        return self.file.connection().execute(query, (queue, name, clock.now())).fetchone() is not None
+
     def close(self) -> None:
         """Close this thread's connection."""
         self.file.close()
+
+
+def _lease(connection: Connection, owner: str, limit: int, now: float) -> list[QueuedTask]:
+    leased: list[QueuedTask] = []
+    full: list[str] = []
+    while len(leased) < limit:
+        others = f"AND (forced OR tasks.queue NOT IN ({', '.join('?' * len(full))}))" if full else ""
+        query = f"SELECT tasks.* {_WAITING} {others} ORDER BY due, tasks.id LIMIT 1"
+        row = connection.execute(query, (now, *full)).fetchone()
+        if row is None:
+            break
+        if not row["forced"] and not limits.take(connection, row["queue"], now):
+            full.append(row["queue"])
+            continue
+        task = _begun(_from_row(row), owner, now)
+        update(connection, task)
+        leased.append(task)
+    return leased
 
 
 def _begun(task: QueuedTask, owner: str, now: float) -> QueuedTask:
@@ -143,7 +177,7 @@ def _settle(connection: Connection, settled: Settled, now: float) -> None:
     if settled.after is None:
         remove(connection, task.queue, task.name, now)
     else:
-        _update(connection, settled.after)
+        update(connection, settled.after)
 
 
 def remove(connection: Connection, queue: str, name: str, now: float) -> bool:
@@ -154,7 +188,14 @@ def remove(connection: Connection, queue: str, name: str, now: float) -> bool:
     return gone
 
 
-def _update(connection: Connection, task: QueuedTask) -> None:
+def find_task(connection: Connection, queue: str, name: str) -> QueuedTask | None:
+    """A task, or None."""
+    row = connection.execute("SELECT * FROM tasks WHERE queue = ? AND name = ?", (queue, name)).fetchone()
+    return None if row is None else _from_row(row)
+
+
+def update(connection: Connection, task: QueuedTask) -> None:
+    """Write a task that is there."""
     connection.execute(_UPDATE, (*_to_row(task), task.queue, task.name))
 
 

@@ -1,0 +1,180 @@
+"""Between the messages of the API and what the durable queue keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.cloud import tasks_v2
+
+from defer_core.options import MAX_ETA
+from defer_core.task import RetryOptions, Routing
+
+from ..queued import QueuedTask
+from ..transport import new_name
+from .answers import ApiError, invalid, unimplemented
+from .names import project_of, split_task
+
+Message = Any
+"""A protobuf message; the library carries no types."""
+Task: Any = tasks_v2.Task.pb()
+RetryConfig: Any = tasks_v2.RetryConfig.pb()
+FULL: int = tasks_v2.Task.View.FULL
+BASIC: int = tasks_v2.Task.View.BASIC
+METHODS: dict[int, str] = {each.value: each.name for each in tasks_v2.HttpMethod if each.value}
+POST: int = tasks_v2.HttpMethod.POST
+
+SIZE_LIMIT = 1_048_569
+"""Bytes of the serialised task as stored: name, times and request."""
+DEADLINES = {"http_request": (15.0, 1800.0), "app_engine_http_request": (15.0, 86415.0)}
+"""Seconds, least and most, that one attempt may be given."""
+AGENTS = {
+    "http_request": "Google-Cloud-Tasks",
+    "app_engine_http_request": "AppEngine-Google; (+http://code.google.com/appengine)",
+}
+
+
+def stored(given: Message, queue: str, now: float) -> Message:
+    """The Task as the service keeps it, with its defaults filled in. Raises ApiError."""
+    task = Task()
+    task.CopyFrom(given)
+    for output in ("dispatch_count", "response_count", "first_attempt", "last_attempt", "view"):
+        task.ClearField(output)
+    task.name = _name(given.name, queue)
+    kind = task.WhichOneof("message_type")
+    if kind is None:
+        raise invalid("A task must have an http_request or an app_engine_http_request.")
+    _complete_request(getattr(task, kind), kind, queue)
+    task.create_time.FromSeconds(int(now))
+    _complete_times(task, kind, now)
+    if task.ByteSize() > SIZE_LIMIT:
+        raise invalid("Task size too large")
+    return task
+
+
+def queued(task: Message, queue: str, now: float) -> QueuedTask:
+    """A stored Task as the durable queue takes it."""
+    kind = task.WhichOneof("message_type")
+    request, eta = getattr(task, kind), time_of(task.schedule_time)
+    routing = Routing(
+        queue=queue.rpartition("/")[2],
+        name=split_task(task.name)[1],
+        url=request.url if kind == "http_request" else request.relative_uri,
+        headers=dict(request.headers),
+        retry=retry_options(task.retry_config) if task.HasField("retry_config") else None,
+        dispatch_deadline=seconds(task.dispatch_deadline) or None,
+    )
+    return QueuedTask(
+        queue=queue,
+        name=routing.name or "",
+        routing=routing,
+        method=METHODS[request.http_method],
+        body=request.body,
+        proto=task.SerializeToString(),
+        eta=eta,
+        created=now,
+        due=eta,
+    )
+
+
+def shown(queued: QueuedTask, view: int) -> Message:
+    """A task as the API tells it: what was stored, and what has become of it since."""
+    task = Task.FromString(queued.proto or b"")
+    set_time(task.schedule_time, queued.due)
+    task.dispatch_count, task.response_count = queued.attempts, queued.responses
+    if queued.first_attempt is not None and queued.last_attempt is not None:
+        set_time(task.first_attempt.dispatch_time, queued.first_attempt)
+        set_time(task.last_attempt.dispatch_time, queued.last_attempt)
+    task.view = view or BASIC
+    if task.view == BASIC:
+        getattr(task, task.WhichOneof("message_type")).ClearField("body")
+    return task
+
+
+def retry_options(config: Message) -> RetryOptions:
+    """What a RetryConfig says; what it leaves out is None."""
+    return RetryOptions(
+        max_attempts=config.max_attempts or None,
+        max_retry_duration=_duration(config, "max_retry_duration"),
+        min_backoff=_duration(config, "min_backoff"),
+        max_backoff=_duration(config, "max_backoff"),
+        max_doublings=config.max_doublings or None,
+    )
+
+
+def time_of(timestamp: Message) -> float:
+    """Seconds since the epoch."""
+    return float(timestamp.seconds) + float(timestamp.nanos) / 1e9
+
+
+def set_time(timestamp: Message, when: float) -> None:
+    """To the microsecond."""
+    timestamp.FromMicroseconds(round(when * 1e6))
+
+
+def seconds(duration: Message) -> float:
+    """A Duration in seconds."""
+    return float(duration.seconds) + float(duration.nanos) / 1e9
+
+
+def _duration(config: Message, name: str) -> float | None:
+    return seconds(getattr(config, name)) if config.HasField(name) else None
+
+
+def _name(given: str, queue: str) -> str:
+    if not given:
+        return f"{queue}/tasks/{new_name()}"
+    of, _ = split_task(given)
+    if of != queue:
+        raise invalid(
+            f"The queue name from request ('{queue}') must be the same as the queue name in the named task ('{of}')."
+        )
+    return given
+
+
+def _complete_request(request: Message, kind: str, queue: str) -> None:
+    request.http_method = request.http_method or POST
+    if request.body and METHODS.get(request.http_method) not in ("POST", "PUT", "PATCH"):
+        raise invalid("A task with a body must have the HTTP method POST, PUT or PATCH.")
+    if kind == "http_request":
+        _check_http(request)
+    else:
+        _complete_app_engine(request, queue)
+    given = {name.lower(): name for name in request.headers}
+    own = request.headers.pop(given["user-agent"]) if "user-agent" in given else ""
+    keeps = own and kind == "app_engine_http_request"
+    request.headers["User-Agent"] = f"{own} {AGENTS[kind]}" if keeps else AGENTS[kind]
+    if request.body and "content-type" not in given:
+        request.headers["Content-Type"] = "application/octet-stream"
+
+
+def _check_http(request: Message) -> None:
+    if not request.url.startswith(("http://", "https://")):
+        raise invalid("HttpRequest.url must start with http:// or https://.")
+    if request.WhichOneof("authorization_header"):
+        raise _no_tokens()
+
+
+def _no_tokens() -> ApiError:
+    return unimplemented(
+        "oidc_token and oauth_token, for it has no service account to sign with: leave them out locally"
+    )
+
+
+def _complete_app_engine(request: Message, queue: str) -> None:
+    request.relative_uri = request.relative_uri or "/"
+    if not request.relative_uri.startswith("/"):
+        raise invalid("AppEngineHttpRequest.relative_uri must begin with '/'.")
+    routing = request.app_engine_routing
+    target = [routing.instance, routing.version, routing.service, f"{project_of(queue)}.appspot.com"]
+    routing.host = ".".join(part for part in target if part)
+
+
+def _complete_times(task: Message, kind: str, now: float) -> None:
+    if not task.HasField("schedule_time"):
+        set_time(task.schedule_time, now)
+    if time_of(task.schedule_time) > now + MAX_ETA:
+        raise invalid("The task's schedule_time is more than 30 days in the future.")
+    if task.HasField("dispatch_deadline"):
+        least, most = DEADLINES[kind]
+        if not least <= seconds(task.dispatch_deadline) <= most:
+            raise invalid(f"The task's dispatch_deadline must be between {least:g} and {most:g} seconds.")
