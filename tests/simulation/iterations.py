@@ -1,7 +1,7 @@
-"""Schedules of one iteration each: a call that commits or not, workers, duplicates, sweeps, a person who pauses and resumes.
+"""Schedules of one iteration each: a call that commits or not, workers, duplicates, sweeps, a person who pauses it.
 
-Half of the schedules have a queue that gives up, and a sweep that wakes what has stalled. In the others the queue never gives
-up and nothing is woken: whatever a task answers 2xx must then have a successor.
+Half of the schedules have a queue that gives up, and a sweep that wakes what has stalled. In the others the queue never
+gives up and nothing is woken: whatever a task answers 2xx must then have a successor.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def marker_deleted_before_finalize_ran() -> Iterator[None]:
         record(store, iteration)
         return job.opened(store, iteration)
 
-    with mock.patch.object(finalize, "opened", opened), mock.patch.object(finalize, "record_success", lambda *_: None):
+    with mock.patch.object(finalize, "opened", opened), mock.patch.object(finalize, "record_success"):
         yield
 
 

@@ -1,4 +1,4 @@
-"""`python tests/simulation/run.py --seeds 20000`: try many schedules, count the faults, and tell the story of a failing seed."""
+"""Try many schedules, count the faults, and tell the story of a failing seed: `run.py --seeds 20000`."""
 
 from __future__ import annotations
 

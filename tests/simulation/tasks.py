@@ -35,7 +35,7 @@ class TaskWorld(World):
         """Calls that ran to their end."""
         self.attempts: Counter[str] = Counter()
         self.dead: dict[str, str] = {}
-        """Record ids that were dead letters at the last look; for claimed payloads with their business id, else empty."""
+        """Record ids that were dead letters at the last look; of Claims with their business id."""
         self.rerun: dict[str, tuple[str, int]] = {}
         """By record id: business id, and its attempts when a person re-ran it."""
 

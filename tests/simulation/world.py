@@ -1,8 +1,8 @@
 """A world of simulated processes over one database and one queue, with faults injected at every seam call, by seed.
 
-The code that runs is the real one: send path, run path, sweep and iteration. Simulated are the time, the processes
-(greenlets, which change over at seam calls) and what fails. A process that crashes stops at a seam call, before or after
-its effect; its transaction is rolled back, its memory is gone.
+The code that runs is the real one: send path, run path, sweep, handler and iteration. Simulated are the time, the
+processes (greenlets, which change over at seam calls) and what fails. A process that crashes stops at a seam call,
+before or after its effect; its transaction is rolled back, its memory is gone.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from uuid import UUID
 import greenlet
 
 from defer_core import clock, config
-from defer_core.delivery import Delivery
 from defer_core.errors import AmbiguousSendError, TransportUnavailableError
-from defer_core.execute import Outcome, execute
 from defer_core.record import TaskRecord
 from defer_core.stores.base import ForgetList, TaskStore
 from defer_core.stores.memory import MemoryStore
 from defer_core.transports.base import Message, Transport
 from defer_core.transports.memory import MemoryTransport, QueuedTask
+from defer_gae_handler import Door, Request, handle
 
 
 class Crash(BaseException):
@@ -70,7 +69,7 @@ class World:
     @contextmanager
     def ruling(self) -> Iterator[None]:
         """Time, ids and configuration are this world's; an error of the oracle itself is a violation, too."""
-        ids = mock.patch("uuid.uuid4", lambda: UUID(int=self.random.getrandbits(128)))
+        ids = mock.patch("uuid.uuid4", side_effect=lambda: UUID(int=self.random.getrandbits(128)))
         with clock.replaced(lambda: self.now), ids, config.configured():
             try:
                 yield
@@ -116,27 +115,17 @@ class World:
             if let.dead:
                 self.runnable.remove((let, process))
 
-    def deliver(self, task: QueuedTask, *, finally_: Callable[[Outcome | None], None] | None = None) -> None:
+    def deliver(self, task: QueuedTask) -> None:
         """One delivery, as a queue makes it: 2xx takes the task out, all else leaves it for later."""
-        attempt = Delivery(
-            task_name=task.name,
-            queue=task.message.routing.queue,
-            retry_count=task.attempts,
-            execution_count=task.attempts,
-            eta=task.due,
-            target="memory",
-        )
         key = (task.message.routing.queue, task.name)
         if key in self.queue.tasks:
             self.queue.retry(self.queue.tasks[key])
-        outcome: Outcome | None = None
+        status: int | None = None
         try:
-            outcome = execute(task.message.body, attempt)
+            status = handle(_request(task)).status
         finally:
-            self.tell(f"  {task.name[:10]}: {outcome.name if outcome else 'no answer'}")
-            if finally_ is not None:
-                finally_(outcome)
-        if outcome is not Outcome.RETRY:
+            self.tell(f"  {task.name[:10]}: {status or 'no answer'}")
+        if 200 <= status < 300:
             if self.faults and self.chance(0.1):
                 self.counts["answer lost"] += 1
             else:
@@ -160,13 +149,38 @@ def _let_others_run() -> None:
         parent.switch()
 
 
+class OpenDoor(Door):
+    """Lets everybody in."""
+
+    name: ClassVar[str] = "open"
+    target: ClassVar[str] = "appengine"
+
+    def admits(self, request: Request) -> bool:
+        return True
+
+
+def _request(task: QueuedTask) -> Request:
+    headers = {
+        "Content-Length": str(len(task.message.body)),
+        "X-AppEngine-QueueName": task.message.routing.queue,
+        "X-AppEngine-TaskName": task.name,
+        "X-AppEngine-TaskRetryCount": str(task.attempts),
+        "X-AppEngine-TaskExecutionCount": str(task.attempts),
+        "X-AppEngine-TaskETA": f"{task.due:.6f}",
+    }
+    path = task.message.routing.url or "/"
+    return Request(method="POST", path=path, headers=headers, read=lambda size: task.message.body)
+
+
 class Process:
     """A process: its own configuration, its own memory of what it may forget; once crashed it does nothing more."""
 
     def __init__(self, name: str, world: World) -> None:
         self.name, self.world, self.crashed = name, world, False
         store = FaultyStore(self)
-        self.config = config.Config(transport=FaultyTransport(self), store=store, sweep_interval=0.0, **world.settings)
+        self.config = config.Config(
+            transport=FaultyTransport(self), store=store, sweep_interval=0.0, doors=[OpenDoor()], **world.settings
+        )
 
     def enter(self) -> None:
         """The processor is this process's: so is what a process has globally."""

@@ -1,5 +1,6 @@
-"""A process of a site that kills itself at one point: `kill_site.py STORE POINT FILE`; `recover` as POINT mends what is left.
+"""A process of a site that kills itself at one point: `kill_site.py STORE POINT FILE`.
 
+With `recover` as POINT it does what any process does later: sweep and deliver.
 STORE is `django` (PostgreSQL) or `ndb` (the emulator). Tasks go to the local queue, and note in FILE that they ran.
 """
 

@@ -1,7 +1,7 @@
-"""Transactional defers under `kill -9`: producers, a server and sweeps on a real database, one killed every little while.
+"""Transactional defers under `kill -9`: producers, a server and sweeps on PostgreSQL, one killed every little while.
 
-`python tests/integration/crashes/soak.py --tasks 20000 --processes 4` prints what committed and what ran. PostgreSQL holds the
-business rows and the outbox; the queue is the local one; tasks are delivered through the handler.
+`python tests/integration/crashes/soak.py --tasks 20000 --processes 4` prints what committed and what ran. The database
+holds the business rows and the outbox; the queue is the local one; tasks are delivered through the handler.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ class Report:
         twice = sum(times > 1 for times in self.ran.values())
         lost, extra = len(self.committed - self.ran.keys()), len(self.ran.keys() - self.committed)
         return (
-            f"{len(self.committed)} committed, {len(self.ran)} ran ({twice} of them more than once), {lost} lost, {extra} ran "
-            f"without a commit; {self.kills} processes killed, {self.left} records left, {self.seconds:.0f} s"
+            f"{len(self.committed)} committed, {len(self.ran)} ran ({twice} of them more than once), {lost} lost, "
+            f"{extra} ran without a commit; {self.kills} kills, {self.left} records left, {self.seconds:.0f} s"
         )
 
 

@@ -1,4 +1,4 @@
-"""Promises 1, 2 and 6: a process is killed at each point between a commit and the end of its tasks, on real databases."""
+"""Promises 1, 2 and 6: a process is killed at each point between a commit and the end of its tasks."""
 
 from __future__ import annotations
 
