@@ -1,7 +1,7 @@
 """Run the benchmarks and print one table: `python -m benchmarks [module ...]`, all of them by default.
 
-A benchmark is a module of this folder with a function `rows()`, which returns figures: what was measured, the figure of the
-floor or peer, ours, the ratio, and the goal (`≤ 1.05`). Each module runs in a process of its own.
+A benchmark is a module of this folder with a function `rows()`, which returns figures: what was measured, the figure of
+the floor or peer, ours, the ratio, and the goal (`≤ 1.05`). Each module runs in a process of its own.
 """
 
 from __future__ import annotations

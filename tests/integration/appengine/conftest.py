@@ -38,7 +38,8 @@ def queue(bed: Any) -> Any:
 
 @pytest.fixture
 def added(queue: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The SDK's Tasks, as they were added (the stub forgets target and retry options): one, or a list of many, a call."""
+    """The SDK's Tasks, as they were added (the stub forgets target and retry options):
+    one, or a list of many, a call."""
     taskqueue = bundled.sdk("api.taskqueue")
     seen: list[Any] = []
     original = taskqueue.Queue.add_async

@@ -1,4 +1,5 @@
-"""Many tasks of one callable: one bad call refuses all, one write stores all, and the queue's failures come by index."""
+"""Many tasks of one callable: one bad call refuses all, one write stores all,
+and the queue's failures come by index."""
 
 from __future__ import annotations
 

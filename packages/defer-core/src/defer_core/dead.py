@@ -100,7 +100,8 @@ def find(record_id: str, store: TaskStore) -> TaskRecord:
 
 
 def rerun(record_id: str, store: TaskStore) -> TaskHandle:
-    """Send a dead letter again, under a new name. Raises KeyError, or DecodeError for a body that still does not verify."""
+    """Send a dead letter again, under a new name.
+    Raises KeyError, or DecodeError for a body that still does not verify."""
     config, record = current(), find(record_id, store)
     if not record.verified:
         envelope.decode(record.envelope, config.signer)

@@ -30,7 +30,8 @@ def defer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
 
 
 async def adefer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
-    """`defer` from a coroutine, in a thread: stores and queues block. A surrounding transaction of this thread is not joined."""
+    """`defer` from a coroutine, in a thread: stores and queues block.
+    A surrounding transaction of this thread is not joined."""
     return await asyncio.to_thread(partial(defer, func, *args, **kwargs))
 
 
@@ -87,7 +88,8 @@ def leaves_record(
 
 
 def put(store: TaskStore, records: list[TaskRecord]) -> None:
-    """Write new records; the deletes of those sent before ride along, and stay listed until their transaction commits."""
+    """Write new records; the deletes of those sent before ride along,
+    and stay listed until their transaction commits."""
     forget = store.forgotten.peek()
     store.put(records, forget)
     if forget:
@@ -106,7 +108,8 @@ def _send_inline(record: TaskRecord, wanted: TaskOptions, config: Config) -> Tas
 
 
 def _enqueue_natively(task: Task, store: TaskStore | None, config: Config) -> TaskHandle:
-    """Add a task in the transaction that the queue itself takes part in; a larger one's record is a second entity group."""
+    """Add a task in the transaction that the queue itself takes part in;
+    a larger one's record is a second entity group."""
     record = seal(task, store, config)
     try:
         return _add_natively(record, task, store, config)

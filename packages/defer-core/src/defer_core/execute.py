@@ -110,7 +110,8 @@ def _is_failure(error: Exception, ours: type[Exception]) -> bool:
 
 
 def open_body(body: bytes, delivery: Delivery, config: Config) -> Opened | None:
-    """Read a body; None where its stored payload is gone because it was done. Raises DecodeError or NotYetReadableError."""
+    """Read a body; None where its stored payload is gone because it was done.
+    Raises DecodeError or NotYetReadableError."""
     if not frame.is_framed(body):
         return _open_legacy(body, delivery, config)
     sealed = envelope.decode(frame.unwrap(body), config.signer, require_signature=delivery.require_signature)
@@ -182,7 +183,8 @@ def _wait(body: bytes, delivery: Delivery, error: NotYetReadableError, config: C
 
 
 def _within_grace(created: float | None, delivery: Delivery, config: Config) -> bool:
-    """Counted from the later of creation and ETA. A time in the future is a lie, and a body without any has no grace."""
+    """Counted from the later of creation and ETA.
+    A time in the future is a lie, and a body without any has no grace."""
     now = clock.now()
     since = max((each for each in (created, delivery.eta) if each and each <= now + CLOCK_SKEW), default=0.0)
     return now - since <= config.grace

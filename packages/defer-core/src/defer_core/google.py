@@ -11,7 +11,8 @@ from .execute import Outcome, execute
 
 
 def run_envelope(wire: bytes) -> None:
-    """Run one envelope under Google's `deferred` handler, whose own failures say what to answer. Exceptions propagate."""
+    """Run one envelope under Google's `deferred` handler, whose own failures say what to answer.
+    Exceptions propagate."""
     outcome = execute(frame.wrap(wire), Delivery(target="google"))
     sdk = sys.modules.get("google.appengine.ext.deferred.deferred")
     if outcome is Outcome.RETRY:

@@ -22,7 +22,8 @@ class Status(StrEnum):
 
 @dataclass(kw_only=True)
 class TaskHandle:
-    """The task, with the attributes that people read on the SDK's `taskqueue.Task`. Its status moves on after a commit."""
+    """The task, with the attributes that people read on the SDK's `taskqueue.Task`.
+    Its status moves on after a commit."""
 
     routing: Routing
     """Where and when it goes."""

@@ -109,7 +109,8 @@ def _seconds(name: str, value: Any, least: float, most: float) -> float | None:
 
 
 def _eta(countdown: Any, eta: Any, config: Config) -> float | None:
-    """`_countdown` wins. A naive `_eta` is in the configured zone (UTC, as in the SDK, unless a framework says otherwise)."""
+    """`_countdown` wins. A naive `_eta` is in the configured zone (UTC, as in the SDK,
+    unless a framework says otherwise)."""
     if countdown is not None:
         if hasattr(countdown, "total_seconds"):
             countdown = countdown.total_seconds()
@@ -148,7 +149,8 @@ def _headers(value: Any) -> dict[str, str]:
 
 
 def _target(given: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
-    """Service, version and instance; `_target` is `service`, `version.service` or `instance.version.service`, as in the SDK."""
+    """Service, version and instance; `_target` is `service`, `version.service` or `instance.version.service`,
+    as in the SDK."""
     named = [_text(given, f"_{part}", None, "a name") for part in ("service", "version", "instance")]
     target = _text(given, "_target", None, "'service' or 'version.service'")
     if target is None:

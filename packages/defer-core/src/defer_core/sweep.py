@@ -38,7 +38,8 @@ class SweepReport:
     """What a sweep did."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """`sent`, `dropped` (had been sent), `postponed`, `held`, `failed`, `expired`, and what the sweepers woke, under their names."""
+    """`sent`, `dropped` (had been sent), `postponed`, `held`, `failed`, `expired`, and what the sweepers woke,
+    under their names."""
 
     def __str__(self) -> str:
         return ", ".join(f"{count} {what}" for what, count in sorted(self.counts.items())) or "nothing to do"

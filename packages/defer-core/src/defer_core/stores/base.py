@@ -42,11 +42,13 @@ class TaskStore(ABC):
         return self
 
     def everywhere(self) -> Sequence[Self]:
-        """The stores of this kind on every alias that has records, this one first: what the sweep and people look through."""
+        """The stores of this kind on every alias that has records, this one first:
+        what the sweep and people look through."""
         return (self,)
 
     def outside_transaction(self) -> AbstractContextManager[Any]:
-        """Leave the surrounding transaction for the length of a `with` block (needs `supports_records_beside_transaction`)."""
+        """Leave the surrounding transaction for the length of a `with` block (needs
+        `supports_records_beside_transaction`)."""
         raise NotImplementedError(f"The {self.name} store cannot write beside a transaction.")
 
     @abstractmethod

@@ -105,8 +105,8 @@ class MemoryStore(TaskStore):
             self._do(_Transaction(rows={(table, key): value for key, value in values.items()}))
 
     def lock_row(self, table: str, key: str) -> None:
-        """Hold a row until the surrounding transaction ends, as an UPDATE does; wait for whoever else holds it. Outside a
-        transaction only wait. Raises TimeoutError where it is not let go."""
+        """Hold a row until the surrounding transaction ends, as an UPDATE does; wait for whoever else holds it. Outside
+        a transaction only wait. Raises TimeoutError where it is not let go."""
         opened, tries = self._open.get(), 0
         while True:
             with self._lock:

@@ -38,8 +38,8 @@ class Certificates:
         self._lock = threading.Lock()
 
     def key(self, key_id: str) -> Any:
-        """The public key, or None where there is none of that id. Raises DoorUnavailableError where that cannot be told,
-        because the server does not answer, and none of its answers that still hold has the key."""
+        """The public key, or None where there is none of that id. Raises DoorUnavailableError where that cannot be
+        told, because the server does not answer, and none of its answers that still hold has the key."""
         asked = time.monotonic()
         with self._lock:
             now = clock.now()
