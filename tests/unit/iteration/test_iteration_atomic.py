@@ -125,6 +125,23 @@ def test_a_quarantined_row_has_no_effect(queue: Any, atomic: Any) -> None:
     assert iterations.finalized == [()]
 
 
+def test_a_row_that_raises_while_those_before_another_are_passed_again(queue: Any, atomic: Any) -> None:
+    keys = atomic(6, _shards=1, _on_error="quarantine", _max_attempts=1)
+
+    def raise_in_turn(row: Any) -> None:
+        """The fifth row always raises; the third does so the second time only."""
+        calls.append(row.pk)
+        if row.pk == keys[4] or (row.pk == keys[2] and calls.count(row.pk) == 2):
+            raise ValueError
+
+    calls: list[Any] = []
+    iterations.before.append(raise_in_turn)
+    with clock.replaced(lambda: 1_000_000.0):
+        run(queue)
+    assert dict(Row.objects.values_list("pk", "hits")) == dict.fromkeys(keys, 1) | {keys[2]: 0, keys[4]: 0}
+    assert models.QuarantinedRow.objects.count() == 2
+
+
 def test_a_superseded_attempt_leaves_nothing(queue: Any, atomic: Any) -> None:
     atomic(5, _shards=1)
     run_plan, body = queue.queued()[0], None

@@ -82,6 +82,26 @@ def test_what_a_failed_call_counted_is_not_counted(queue: Any, rows: Any) -> Non
     assert iterations.counters == [{"tried": 5, "passed": 5}]
 
 
+def test_what_a_quarantined_row_counted_is_not_counted(queue: Any, rows: Any) -> None:
+    from defer_iteration import current_shard
+
+    keys = rows(5)
+
+    def count_and_raise(row: Any) -> None:
+        shard = current_shard()
+        assert shard is not None
+        shard.count("tried")
+        if row.pk == keys[2]:
+            raise ValueError
+
+    iterations.before.append(count_and_raise)
+    walk(
+        Row.objects.all(), iterations.callback, iterations.finalize, _shards=1, _on_error="quarantine", _max_attempts=1
+    )
+    drain(queue)
+    assert iterations.counters == [{"tried": 4, "passed": 4}]
+
+
 def test_quarantine_sets_the_row_aside_and_goes_on(queue: Any, rows: Any) -> None:
     keys = rows(10)
     calls = poison(keys[4])

@@ -3,10 +3,10 @@ exactly once."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from itertools import takewhile
+from typing import Any, ClassVar
 
 from .attempt import Attempt, Passed, Why
 from .shard import Key
@@ -23,35 +23,44 @@ class _Undone(Exception):
 class AtomicAttempt(Attempt):
     """An attempt whose pages are transactions of the iteration's alias."""
 
+    one_page: ClassVar[bool] = True
+    stop_before: Key | None = None
+    """The row that raised, while those before it are passed again."""
+
     def run(self) -> None:
-        while self._page(None):
+        while self._page():
             pass
 
-    def _page(self, stop_before: Key | None) -> bool:
+    def page(self, after: Key | None) -> Iterator[Any]:
+        page = super().page(after)
+        if self.stop_before is None:
+            return page
+        return takewhile(lambda row: self.rows.key(self.rows.take_key(row)) != self.stop_before, page)
+
+    def _page(self) -> bool:
         """One page and its checkpoint, in one transaction. When a row raises, nothing of the page is left: the rows
         before it are passed again, in a transaction of their own, and then the failure is recorded."""
         try:
-            with self.store.transaction(), closing(self._one_page(stop_before)) as stream:
-                passed = self.pass_rows(stream)
+            with self.store.transaction():
+                passed = self.pass_rows()
                 if passed.why in (Why.RAISED, Why.YIELDED):
                     raise _Undone(passed)
-                if passed.why is Why.END and (passed.rows or stop_before is not None):
-                    passed = replace(passed, why=Why.TIME)
+                if passed.why is Why.END and (passed.rows or self.stop_before is not None):
+                    passed = replace(passed, why=Why.TIME)  # the next page will be empty, or begin with the row that raised
                 return self.settle(passed)
         except _Undone as undone:
             passed = undone.passed
-        except BaseException:
-            self.counted.clear()
-            raise
         self.counted.clear()
-        if passed.rows and not self._page(passed.key):
-            return False
+        if passed.rows:
+            expected = self.shard.rows + passed.rows
+            going_on = self._again(passed.key)
+            if not going_on or self.shard.rows != expected:  # it stopped short of the row that raised: that comes again
+                return going_on
         return self.settle(replace(passed, rows=0, last=self.shard.position))
 
-    def _one_page(self, stop_before: Key | None) -> Generator[tuple[Key, Any], None, None]:
-        for page in self.rows.pages(self.shard.range, self.shard.position):
-            for key, row in page:
-                if key == stop_before:
-                    return
-                yield key, row
-            return
+    def _again(self, stop_before: Key | None) -> bool:
+        self.stop_before = stop_before
+        try:
+            return self._page()
+        finally:
+            self.stop_before = None

@@ -6,11 +6,10 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from defer_core import clock
 from defer_core.errors import SingularTaskFailure
@@ -57,8 +56,15 @@ class Passed:
     """What it raised."""
 
 
+_NONE: Any = object()
+"""Taken of no row yet."""
+
+
 class Attempt:
     """One attempt at a shard. `shard` is what the store knows of it: its last checkpoint."""
+
+    one_page: ClassVar[bool] = False
+    """Whether a pass ends with its page."""
 
     def __init__(self, store: IterationStore, iteration: Iteration, shard: Shard, job: Job, until: float) -> None:
         self.store, self.iteration, self.shard, self.job, self.until = store, iteration, shard, job, until
@@ -69,41 +75,48 @@ class Attempt:
 
     def run(self) -> None:
         """Work until there are no rows, or it is time to stop. Raises FenceLostError."""
-        with closing(self.stream(self.shard.position)) as stream:
-            while self.settle(self.pass_rows(stream)):
-                pass
+        while self.settle(self.pass_rows()):
+            pass
 
-    def stream(self, after: Key | None) -> Generator[tuple[Key, Any], None, None]:
-        """The rows beyond a key, a page after another."""
-        for page in self.rows.pages(self.shard.range, after):
-            yield from page
+    def page(self, after: Key | None) -> Iterator[Any]:
+        """The next rows beyond a key."""
+        return self.rows.page(self.shard.range, after)
 
-    def pass_rows(self, stream: Iterator[tuple[Key, Any]]) -> Passed:
+    def pass_rows(self) -> Passed:
         """Pass rows until something is due. At least one row is passed, or no attempt would ever get on."""
-        callback, args, kwargs, now = self.job.callback, self.job.args, self.job.kwargs, clock.now
-        pace, counting, counted = self.pace, self.current.counters, self.counted
-        last, rows, longest, event_at = self.shard.position, 0, self.pace.longest, self.pace.event_at
-        before = now()
-        for key, row in stream:
-            try:
-                callback(row, *args, **kwargs)
-            except Exception as error:
-                counting.clear()
-                why = Why.YIELDED if isinstance(error, TimeoutException) else Why.RAISED
-                return Passed(why=why, last=last, rows=rows, key=key, error=error)
-            last = key
-            rows += 1
-            if counting:
-                counted.update(counting)
-                counting.clear()
-            at = now()
-            if at - before > longest:
-                longest = at - before
-                event_at = pace.slowed(longest)
-            before = at
-            if at >= event_at:
-                return Passed(why=Why.TIME, last=last, rows=rows)
-        return Passed(why=Why.END, last=last, rows=rows)
+        call, take_key, now = self.job.call, self.rows.take_key, clock.source()
+        counting, counted, pace = self.current.counters, self.counted, self.pace
+        longest, event_at, before = pace.longest, pace.event_at, now()
+        last, rows = _NONE, 0
+        while True:
+            earlier = rows
+            for row in self.page(self._key(last)):
+                key = take_key(row)
+                try:
+                    call(row)
+                except Exception as error:
+                    counting.clear()
+                    why = Why.YIELDED if isinstance(error, TimeoutException) else Why.RAISED
+                    return Passed(why=why, last=self._key(last), rows=rows, key=self.rows.key(key), error=error)
+                last = key
+                rows += 1
+                if counting:
+                    counted.update(counting)
+                    counting.clear()
+                at = now()
+                if at - before > longest:
+                    longest = at - before
+                    event_at = pace.slowed(longest)
+                before = at
+                if at >= event_at:
+                    return Passed(why=Why.TIME, last=self._key(last), rows=rows)
+            if rows - earlier < self.rows.page_size:
+                return Passed(why=Why.END, last=self._key(last), rows=rows)
+            if self.one_page:
+                return Passed(why=Why.TIME, last=self._key(last), rows=rows)
+
+    def _key(self, taken: Any) -> Key | None:
+        return self.shard.position if taken is _NONE else self.rows.key(taken)
 
     # --- what follows a pass ------------------------------------------------------------------------------------------
 

@@ -41,6 +41,12 @@ class Job:
     key_ranges_getter: KeyRangesGetter | None = None
     """What divides the rows, where the caller knows better."""
 
+    @property
+    def call(self) -> Callable[[Any], Any]:
+        """The callback with its further arguments, to be called with a row."""
+        callback, args, kwargs = self.callback, self.args, self.kwargs
+        return (lambda row: callback(row, *args, **kwargs)) if args or kwargs else callback
+
 
 def pack(job: Job) -> bytes:
     """The bytes of a job. Raises UnserializableError or CallableError."""

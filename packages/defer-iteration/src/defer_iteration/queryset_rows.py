@@ -27,54 +27,44 @@ class QuerySetRows(Rows):
         self.ordering = ordering_of(queryset, order_field)
         self.key_ranges_getter = key_ranges_getter
         self.repeats = repeats_rows(queryset)
-        self.pk = queryset.model._meta.pk.attname
+        self.page_size = 1 if self.repeats else PAGE  # of repeated rows, any number may make a page
+        self.with_value, self.take_key = self._with_value()  # type: ignore[method-assign]
 
     def split(self, shards: int) -> Split:
         if self.key_ranges_getter is not None:
             return split_by(self.key_ranges_getter, self.queryset, self.ordering, shards)
         return split(self.queryset, self.ordering, shards)
 
-    def pages(self, within: KeyRange, after: Key | None) -> Iterator[Iterator[tuple[Key, Any]]]:
-        queryset, get = self._with_value()
-        found = queryset.filter(self.ordering.within(within)).order_by(*self.ordering.columns(nulls=within.nulls))
-        page = _Page(last=after)
-        while page.last is not _END:
-            left = found if page.last is None else found.filter(self.ordering.above(page.last, nulls=within.nulls))
-            yield page.stream(left, get, repeats=self.repeats)
+    def page(self, within: KeyRange, after: Key | None) -> Iterator[Any]:
+        """The statement is finished before the first row is passed (it asks for one row more than there can be): a SELECT
+        left open would keep SQLite from writing."""
+        found = self.with_value.filter(self.ordering.within(within))
+        if after is not None:
+            found = found.filter(self.ordering.above(after, nulls=within.nulls))
+        ordered = found.order_by(*self.ordering.columns(nulls=within.nulls))
+        streamed: Iterator[Any] = ordered[:PAGE].iterator(chunk_size=PAGE + 1)
+        return self._once(streamed) if self.repeats else streamed
+
+    def take_key(self, row: Any) -> Any:
+        raise NotImplementedError  # each instance has its own
+
+    def _once(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """Rows without repetitions, which are neighbours; those of the page before are not beyond its last key."""
+        last = None
+        for row in rows:
+            key = self.take_key(row)
+            if key != last:
+                last = key
+                yield row
 
     def find(self, key: Key) -> Any | None:
         return self.queryset.filter(pk=key[-1]).first()
 
     def _with_value(self) -> tuple[QuerySet[Any], attrgetter[Any]]:
-        """The queryset, and what takes a row's key apart from it (before the callback can change it)."""
-        ordering = self.ordering
+        """The queryset with the order value in each row, and what takes the key from a row."""
+        ordering, pk = self.ordering, self.queryset.model._meta.pk.attname
         if ordering.field is None:
-            return self.queryset, attrgetter(self.pk)
+            return self.queryset, attrgetter(pk)
         if ordering.attribute is not None and not self.queryset.query.deferred_loading[0]:
-            return self.queryset, attrgetter(ordering.attribute, self.pk)
-        return self.queryset.annotate(**{_VALUE: F(ordering.field)}), attrgetter(_VALUE, self.pk)
-
-
-_END: Any = object()
-
-
-class _Page:
-    """Where the pages of a range have come to: `last` is the last key seen, or `_END`."""
-
-    def __init__(self, last: Key | None) -> None:
-        self.last: Any = last
-
-    def stream(self, found: QuerySet[Any], get: attrgetter[Any], *, repeats: bool) -> Iterator[tuple[Key, Any]]:
-        """One page. The statement is finished before the first row is passed (it asks for one row more than there can
-        be): a SELECT left open would keep SQLite from writing."""
-        number, last = 0, self.last
-        for row in found[:PAGE].iterator(chunk_size=PAGE + 1):
-            number += 1
-            key = get(row)
-            if key.__class__ is not tuple:
-                key = (key,)
-            if repeats and key == last:
-                continue
-            last = key
-            yield key, row
-        self.last = _END if number < PAGE else last
+            return self.queryset, attrgetter(ordering.attribute, pk)
+        return self.queryset.annotate(**{_VALUE: F(ordering.field)}), attrgetter(_VALUE, pk)

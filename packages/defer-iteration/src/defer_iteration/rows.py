@@ -26,14 +26,24 @@ class Split:
 class Rows(ABC):
     """An ordered set of rows. Keys are only ever compared by the source itself."""
 
+    page_size: int = PAGE
+    """A page of fewer rows than this is the last of its range."""
+
     @abstractmethod
     def split(self, shards: int) -> Split:
         """Divide the rows by their number into at most `shards` ranges."""
 
     @abstractmethod
-    def pages(self, within: KeyRange, after: Key | None) -> Iterator[Iterator[tuple[Key, Any]]]:
-        """The rows of a range beyond the key `after`, with their keys, in order, a page at a time; each page is
-        streamed, and none is asked for before the one before it is used up."""
+    def page(self, within: KeyRange, after: Key | None) -> Iterator[Any]:
+        """The next rows of a range beyond the key `after`, in order, streamed, each once."""
+
+    @abstractmethod
+    def take_key(self, row: Any) -> Any:
+        """What `key` makes a row's Key of; asked for every row, before its callback can change it."""
+
+    def key(self, taken: Any) -> Key:
+        """The Key of a row, from what `take_key` took of it."""
+        return taken if isinstance(taken, tuple) else (taken,)
 
     @abstractmethod
     def find(self, key: Key) -> Any | None:

@@ -275,7 +275,8 @@ class MemoryRows(Rows):
 
     def __init__(self, values: Mapping[Any, Any], *, page: int = 10) -> None:
         self.values = values
-        self.page = page
+        self.page_size = page
+        self._taken: Any = None
 
     def split(self, shards: int) -> Split:
         keys = sorted(self.values)
@@ -288,11 +289,14 @@ class MemoryRows(Rows):
         ]
         return Split(ranges=ranges, total=len(keys))
 
-    def pages(self, within: KeyRange, after: Key | None) -> Iterator[Iterator[tuple[Key, Any]]]:
-        keys = self._keys(within, after)
-        while keys:
-            yield iter([((key,), self.values[key]) for key in keys])
-            keys = self._keys(within, (keys[-1],))
+    def page(self, within: KeyRange, after: Key | None) -> Iterator[Any]:
+        for key in self._keys(within, after):
+            self._taken = key
+            if key in self.values:
+                yield self.values[key]
+
+    def take_key(self, row: Any) -> Any:
+        return self._taken
 
     def _keys(self, within: KeyRange, after: Key | None) -> builtins.list[Any]:
         """The keys of the next page."""
@@ -303,7 +307,7 @@ class MemoryRows(Rows):
             for key in sorted(self.values)
             if key >= lower and (key < upper or (within.closed and key == upper)) and (after is None or key > after[0])
         ]
-        return found[: self.page]
+        return found[: self.page_size]
 
     def find(self, key: Key) -> Any | None:
         return self.values.get(key[-1])
