@@ -141,6 +141,23 @@ def test_a_transient_error_of_the_queue_commits_nothing_twice(store: NdbTaskStor
     assert sorted(tasks.calls) == [("late",), ("now",)]
 
 
+def test_a_hook_that_raises_commits_nothing_twice_and_stops_no_other(store: NdbTaskStore) -> None:
+    from google.api_core.exceptions import ServiceUnavailable
+
+    tries, after = [], []
+
+    def body() -> None:
+        tries.append(1)
+        store.on_commit(fail)
+        store.on_commit(lambda: after.append(1))
+
+    def fail() -> None:
+        raise ServiceUnavailable("try again")
+
+    ndb.transaction(body)
+    assert (len(tries), after) == (1, [1])
+
+
 def test_hooks_of_the_commit_are_not_in_the_transaction(store: NdbTaskStore) -> None:
     seen: list[bool] = []
     with store.transaction():

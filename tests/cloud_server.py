@@ -1,0 +1,144 @@
+"""A small Cloud Tasks server for tests and benchmarks: it keeps what it gets, and answers as it is told.
+
+`python tests/cloud_server.py PORT [DELAY]` serves until it is killed; DELAY is in seconds, a call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from defer_core.transports.cloud_message import protobuf
+
+SERVICE = "google.cloud.tasks.v2.CloudTasks"
+MAX_TASK = 1_048_569
+"""Bytes of a task that production takes."""
+QUEUE_MISSING = (
+    "Queue does not exist. If you just created the queue, wait at least a minute for the queue to initialize."
+)
+
+
+@dataclass
+class CloudServer:
+    """What the server has got, and how it is to answer."""
+
+    tasks: list[Any] = field(default_factory=list)
+    """The tasks that it took, in their order."""
+    metadata: list[dict[str, str]] = field(default_factory=list)
+    """The metadata of each call."""
+    calls: list[str] = field(default_factory=list)
+    """The method of each call."""
+    errors: list[tuple[grpc.StatusCode, str] | None] = field(default_factory=list)
+    """What the next CreateTask calls answer; None is as usual."""
+    lose_answers: int = 0
+    """How many of the next CreateTask calls take the task and then answer UNAVAILABLE."""
+    missing_queues: set[str] = field(default_factory=set)
+    """Short names of queues that are not there."""
+    batches: bool = False
+    """Whether BatchCreateTasks is there."""
+    delay: float = 0.0
+    """Seconds before an answer."""
+    names: set[str] = field(default_factory=set)
+    """The names that are taken."""
+    port: int = 0
+    """Where it listens."""
+    _numbers: Any = field(default_factory=itertools.count)
+
+    def create(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """CreateTask."""
+        self._note("CreateTask", context)
+        if self.errors and (error := self.errors.pop(0)) is not None:
+            context.abort(*error)
+        if refused := self._refusal(request):
+            context.abort(*refused)
+        taken = self._take(request)
+        if self.lose_answers:
+            self.lose_answers -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
+        return taken
+
+    def batch_create(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """BatchCreateTasks: an operation that is done."""
+        self._note("BatchCreateTasks", context)
+        if not self.batches:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no batches")
+        pb = protobuf()
+        answer, about = pb.BatchCreateTasksResponse(), pb.BatchCreateTasksMetadata()
+        for index, each in enumerate(request.requests):
+            if refused := self._refusal(each):
+                about.failed_requests[index].code, about.failed_requests[index].message = (
+                    refused[0].value[0],
+                    refused[1],
+                )
+            else:
+                answer.tasks.append(self._take(each))
+        operation = pb.Operation(name=f"{request.parent}/operations/1", done=True)
+        operation.response.Pack(answer)
+        operation.metadata.Pack(about)
+        return operation
+
+    def _note(self, method: str, context: grpc.ServicerContext) -> None:
+        self.calls.append(method)
+        self.metadata.append({key: value for key, value in context.invocation_metadata() if isinstance(value, str)})
+        if self.delay:
+            time.sleep(self.delay)
+
+    def _refusal(self, request: Any) -> tuple[grpc.StatusCode, str] | None:
+        if request.parent.rpartition("/")[2] in self.missing_queues:
+            return grpc.StatusCode.NOT_FOUND, QUEUE_MISSING
+        if request.task.ByteSize() > MAX_TASK:
+            return grpc.StatusCode.INVALID_ARGUMENT, "Task size too large"
+        if request.task.name in self.names:
+            return grpc.StatusCode.ALREADY_EXISTS, "Requested entity already exists"
+        return None
+
+    def _take(self, request: Any) -> Any:
+        task = request.task
+        task.name = task.name or f"{request.parent}/tasks/{next(self._numbers)}"
+        self.names.add(task.name)
+        self.tasks.append(task)
+        return protobuf().Task(name=task.name)
+
+
+@contextmanager
+def serving(
+    server: CloudServer | None = None, *, port: int = 0, credentials: Any = None, workers: int = 8
+) -> Iterator[CloudServer]:
+    """Serve on the loopback, with TLS where there are server credentials."""
+    server = server or CloudServer()
+    pb = protobuf()
+    methods = {
+        "CreateTask": _unary(server.create, pb.CreateTaskRequest),
+        "BatchCreateTasks": _unary(server.batch_create, pb.BatchCreateTasksRequest),
+    }
+    listener = grpc.server(ThreadPoolExecutor(workers), options=[("grpc.max_receive_message_length", -1)])
+    listener.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+    where = f"127.0.0.1:{port}"
+    server.port = listener.add_secure_port(where, credentials) if credentials else listener.add_insecure_port(where)
+    listener.start()
+    try:
+        yield server
+    finally:
+        listener.stop(None).wait()
+
+
+def _unary(handler: Any, request: Any) -> Any:
+    return grpc.unary_unary_rpc_method_handler(
+        handler, request_deserializer=request.FromString, response_serializer=lambda each: each.SerializeToString()
+    )
+
+
+if __name__ == "__main__":
+    forgetful = CloudServer(batches=True, delay=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
+    with serving(forgetful, port=int(sys.argv[1]), workers=200 if forgetful.delay else 4) as running:
+        print(running.port, flush=True)
+        while True:
+            time.sleep(3600)
