@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from django.db.models import Sum
 from orders import tasks
 from orders.models import Customer, JournalEntry, LedgerEntry, Order
 
-from defer_iteration import IterationHandle, IterationState, defer_iteration_with_finalize
+from defer_iteration import IterationHandle, IterationState, Shard, defer_iteration_with_finalize
 
 from .checks import Check
 from .scenes import Stage
@@ -67,16 +67,20 @@ def _watch(stage: Stage, handle: IterationHandle, rows: int) -> int:
     while not (progress := handle.progress()).state.is_over and time.monotonic() - moved < STANDSTILL:
         before, booked = booked, LedgerEntry.objects.count()
         moved = moved if booked == before else time.monotonic()
-        shards = ["done" if shard.done else f"{shard.rows:,}" for shard in progress.shards]
-        stage.display.progress(booked, rows, shards)
+        stage.display.progress(booked, rows, _parts(progress.shards, rows))
         if not killed_at and booked > rows * KILL_AT:
             stage.display.say(f"kill -9 {stage.server.kill()} (the server), with {booked:,} orders booked")
             killed_at = LedgerEntry.objects.count()
             stage.server.start()
             stage.display.say(f"started again as process {stage.server.running.pid}")
         time.sleep(0.2)
-    stage.display.progress(LedgerEntry.objects.count(), rows, ["done"] * SHARDS if progress.state.is_over else [])
+    stage.display.progress(LedgerEntry.objects.count(), rows, _parts(progress.shards, rows))
     return killed_at
+
+
+def _parts(shards: Sequence[Shard], rows: int) -> list[float]:
+    """Of each shard, the part that its checkpoints have stored as done."""
+    return [1.0 if shard.done else min(shard.rows * len(shards) / rows, 1.0) for shard in shards]
 
 
 def _finalized(stage: Stage, handle: IterationHandle, rows: int, total: int) -> Iterator[Check]:

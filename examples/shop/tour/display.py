@@ -13,6 +13,8 @@ from .checks import Check
 PLAIN_EVERY = 2.0
 """Seconds between two lines of progress where there is no terminal."""
 
+LEVELS = "▁▂▃▄▅▆▇█"
+
 
 class Display(Protocol):
     """Where progress goes."""
@@ -29,8 +31,8 @@ class Display(Protocol):
     def scene(self, title: str) -> None:
         """The scene that begins."""
 
-    def progress(self, done: int, total: int, shards: Sequence[str]) -> None:
-        """How far the iteration has come: rows, and a word on each shard."""
+    def progress(self, done: int, total: int, shards: Sequence[float]) -> None:
+        """How far the iteration has come: rows, and of each shard the part (0 to 1) that it has stored as done."""
 
     def table(self, checks: Sequence[Check], seconds: float) -> None:
         """The closing table."""
@@ -53,6 +55,11 @@ def summary(checks: Sequence[Check], seconds: float) -> str:
     return f"{result} in {seconds:.0f} s."
 
 
+def levels(parts: Sequence[float]) -> str:
+    """One character a part: from ▁ to █."""
+    return "".join(LEVELS[min(int(part * len(LEVELS)), len(LEVELS) - 1)] for part in parts)
+
+
 class PlainDisplay:
     """Lines of text."""
 
@@ -71,10 +78,10 @@ class PlainDisplay:
     def scene(self, title: str) -> None:
         print(f"--- {title}", flush=True)
 
-    def progress(self, done: int, total: int, shards: Sequence[str]) -> None:
+    def progress(self, done: int, total: int, shards: Sequence[float]) -> None:
         if time.monotonic() >= self._next or done == total:
             self._next = time.monotonic() + PLAIN_EVERY
-            self.say(f"{done:,} of {total:,} orders booked; shards: {' '.join(shards)}")
+            self.say(f"{done:,} of {total:,} orders booked; shards: {' '.join(f'{part:.0%}' for part in shards)}")
 
     def table(self, checks: Sequence[Check], seconds: float) -> None:
         width = max(len(each.scene) for each in checks)
@@ -95,7 +102,6 @@ class RichDisplay:
         self._console = Console()
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[shards]}"),
@@ -120,8 +126,8 @@ class RichDisplay:
         self._console.rule(f"[bold]{title}", align="left")
         self._current = self._bars.add_task(title, total=None, shards="")
 
-    def progress(self, done: int, total: int, shards: Sequence[str]) -> None:
-        self._bars.update(self._current, completed=done, total=total, shards=" ".join(shards))
+    def progress(self, done: int, total: int, shards: Sequence[float]) -> None:
+        self._bars.update(self._current, completed=done, total=total, shards=f"shards {levels(shards)}")
 
     def table(self, checks: Sequence[Check], seconds: float) -> None:
         from rich.table import Table
