@@ -1,18 +1,14 @@
-"""A WSGI application that runs tasks, and the tasks, which write down in a file that they ran; for a server process."""
+"""A site that runs tasks through the real handler, and a task that writes down in a file that it ran."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from defer_core import Delivery, Outcome, configure, execute
+from defer_core import configure
 from defer_core.stores.sqlite import SQLiteTaskStore
 from defer_local import LocalTransport
-
-STATUS = {Outcome.DONE: "200 OK", Outcome.PERMANENT: "200 OK", Outcome.RETRY: "408 Request Timeout"}
 
 
 def setup(folder: Path) -> LocalTransport:
@@ -37,21 +33,6 @@ def ran(folder: Path) -> list[int]:
     return [int(line) for line in ledger.read_text().split()] if ledger.exists() else []
 
 
-def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Runs what bears the secret of the queue."""
-    transport = TRANSPORT
-    if environ.get("HTTP_X_DEFER_LOCAL_SECRET") != transport.secret:
-        start_response("403 Forbidden", [])
-        return [b""]
-    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-    delivery = Delivery(
-        task_name=environ["HTTP_X_APPENGINE_TASKNAME"],
-        queue=environ["HTTP_X_APPENGINE_QUEUENAME"],
-        retry_count=int(environ["HTTP_X_APPENGINE_TASKRETRYCOUNT"]),
-    )
-    start_response(STATUS[execute(body, delivery)], [])
-    return [b""]
-
-
-if "LOCAL_SITE" in os.environ:
-    TRANSPORT = setup(Path(os.environ["LOCAL_SITE"]))
+if "LOCAL_SITE" in os.environ:  # in a process that serves
+    setup(Path(os.environ["LOCAL_SITE"]))
+    from defer_gae_handler import application  # noqa: F401
