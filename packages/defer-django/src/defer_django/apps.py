@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import AppConfig
@@ -16,6 +18,10 @@ class DeferDjangoConfig(AppConfig):
     verbose_name = "Deferred tasks"
     default_auto_field = "django.db.models.BigAutoField"
 
+    def __init__(self, app_name: str, app_module: Any) -> None:
+        super().__init__(app_name, app_module)
+        _take_over_djangae()
+
     def ready(self) -> None:
         from defer_core.config import set_source
 
@@ -24,6 +30,14 @@ class DeferDjangoConfig(AppConfig):
         instances.register()
         set_source(conf.from_settings)
         setting_changed.connect(_forget_settings, dispatch_uid="defer_django")
+
+
+def _take_over_djangae() -> None:
+    """The key is defer_djangae's, which need not be among the apps; it acts before any model imports Djangae."""
+    from . import conf
+
+    if conf.given().get("TAKE_OVER_DJANGAE") and find_spec("defer_djangae"):
+        import_module("defer_djangae.starting").start()
 
 
 def _forget_settings(*, setting: str, **kwargs: Any) -> None:

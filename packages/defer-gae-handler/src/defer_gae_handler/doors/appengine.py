@@ -16,8 +16,8 @@ _RESERVED = ip_network("0.0.0.0/8")
 
 
 def on_app_engine() -> bool:
-    """Whether this process runs on App Engine."""
-    return bool(os.environ.get("GAE_ENV"))
+    """Whether this process runs on App Engine, and not in something that only says so on a laptop."""
+    return os.environ.get("GAE_ENV", "") not in ("", "localdev", "development")
 
 
 class AppEngineDoor(Door):
