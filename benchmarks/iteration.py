@@ -1,7 +1,8 @@
 """Iterations beside a bare iterator, a loop by OFFSET and one full load; and split points beside bounds by key values.
 
-`python benchmarks/iteration.py [rows ...]` prints the table; `rows()` gives it to the common one. Every figure comes from the
-same run as what it is compared with, in turn (A B A B), as the median. Both call the same empty callback for each row.
+`python benchmarks/iteration.py [rows ...]` prints the table; `rows()` gives it to the common one. Every figure comes
+from the same run as what it is compared with, in turn (A B A B), as the median. Both call the same empty callback for
+each row.
 """
 
 from __future__ import annotations

@@ -59,7 +59,12 @@ def bury(
 def bury_record(record: TaskRecord, store: TaskStore, error: BaseException) -> None:
     """Make a stored task a dead letter. A sweep that holds a lease on it loses that: the run has the last word."""
     now = clock.now()
-    changes: dict[str, Any] = {"state": State.DEAD, "reason": "permanent", "last_error": _text(error), "last_attempt": now}
+    changes: dict[str, Any] = {
+        "state": State.DEAD,
+        "reason": "permanent",
+        "last_error": _text(error),
+        "last_attempt": now,
+    }
     latest: TaskRecord | None = record
     while latest is not None and not store.mark(
         record.id, lease=latest.lease, first_attempt=latest.first_attempt or now, **changes

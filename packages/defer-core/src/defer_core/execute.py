@@ -131,7 +131,8 @@ def _open_claim(
         raise StoreNotConfiguredError(f"The task's payload is in the store {where}, which is not configured here.")
     record = store.get(claim.key)
     if record is None or record.payload is None:
-        return _missing(claim, sealed, body, store, delivery, config)
+        _missing(claim, sealed, body, store, delivery, config)
+        return None
     if len(record.payload) != claim.size or envelope.digest(record.payload) != claim.digest:
         raise DecodeError(f"The stored payload of record {record.id} is not the one that the task claims.")
     return _opened(record.payload, sealed, config, record, store)

@@ -14,8 +14,8 @@ from .errors import OptionError
 from .task import RetryOptions, Routing, TaskOptions
 
 NAMES = frozenset(
-    "_countdown _eta _name _queue _target _service _version _instance _url _headers _retry_options _transactional _using "
-    "_small_task _wipe_related_caches _dispatch_deadline".split()
+    "_countdown _eta _name _queue _target _service _version _instance _url _headers _retry_options _transactional "
+    "_using _small_task _wipe_related_caches _dispatch_deadline".split()
 )
 MAX_ETA = 30 * 86400.0
 """Seconds ahead that a queue takes a task for."""

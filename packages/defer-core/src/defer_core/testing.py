@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from .config import ConfigError, configured, current
+from .config import configured, current
 from .delivery import Delivery
-from .errors import SingularTaskFailure
+from .errors import ConfigError, SingularTaskFailure
 from .execute import Outcome, execute
 from .stores.memory import MemoryStore
 from .transports.memory import MemoryTransport, QueuedTask

@@ -46,7 +46,8 @@ class AtomicAttempt(Attempt):
                 if passed.why in (Why.RAISED, Why.YIELDED):
                     raise _Undone(passed)
                 if passed.why is Why.END and (passed.rows or self.stop_before is not None):
-                    passed = replace(passed, why=Why.TIME)  # the next page will be empty, or begin with the row that raised
+                    # the next page will be empty, or begin with the row that raised
+                    passed = replace(passed, why=Why.TIME)
                 return self.settle(passed)
         except _Undone as undone:
             passed = undone.passed

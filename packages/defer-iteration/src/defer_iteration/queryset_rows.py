@@ -28,7 +28,7 @@ class QuerySetRows(Rows):
         self.key_ranges_getter = key_ranges_getter
         self.repeats = repeats_rows(queryset)
         self.page_size = 1 if self.repeats else PAGE  # of repeated rows, any number may make a page
-        self.with_value, self.take_key = self._with_value()  # type: ignore[method-assign]
+        self.with_value, self.take_key = self._with_value()  # type: ignore[method-assign, assignment]
 
     def split(self, shards: int) -> Split:
         if self.key_ranges_getter is not None:
