@@ -7,42 +7,53 @@ A Ref is that string, or a list for what has no name of its own: `["method", ins
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import types
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any
 
 from .config import Config
-from .errors import CallableError, CallableForbiddenError, CallableNotFoundError, DecodeError
+from .errors import CallableError, CallableNotFoundError, DecodeError
 
 Ref = str | list[Any]
+_BY_NAME = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+    functools.partial,
+    type,
+)
 
-FORBIDDEN = (
-    "os:system", "posix:system", "nt:system", "os:popen*", "os:exec*", "posix:exec*", "os:spawn*", "os:kill", "posix:kill",
-    "os:_exit", "posix:_exit", "os:fork*", "posix:fork*", "subprocess:*", "builtins:eval", "builtins:exec",
-    "builtins:compile", "builtins:__import__", "builtins:open", "io:open", "_io:open", "builtins:setattr",
-    "builtins:delattr", "builtins:globals", "builtins:getattr", "builtins:breakpoint", "builtins:input", "importlib:*",
-    "importlib.*", "runpy:*", "code:*", "pty:*", "ctypes:*", "ctypes.*", "pickle:*", "_pickle:*", "marshal:*", "shutil:rmtree",
-    "shutil:move", "sys:exit", "sys:settrace", "sys:setprofile", "timeit:*", "pdb:*", "webbrowser:*", "platform:popen",
-)  # fmt: skip
-"""Patterns of callables that no project means to run from a queue."""
+
+
+def check_runs(func: Any) -> None:
+    """Raises CallableError for a function whose call does not run it: a coroutine function or a generator function."""
+    inner = func
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    kind = "coroutine" if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner) else "generator"
+    if kind == "coroutine" or inspect.isgeneratorfunction(inner):
+        raise CallableError(f"{func!r} cannot be deferred: a call of it makes a {kind}, and runs nothing.")
 
 
 def to_ref(func: Callable[..., Any], config: Config) -> Ref:
     """The Ref of a callable. Raises CallableError (saying why) or CallableForbiddenError."""
     if isinstance(func, functools.partial):
         return ["partial", to_ref(func.func, config), list(func.args), dict(func.keywords)]
-    name = _name_of(func)
+    name = name_of(func)
     if name is not None:
-        check_allowed(name, config)
-        if _leads_to(name, func):
+        config.policy.check(name)
+        if leads_to(name, func):
             return name
     return _ref_of_instance(func, name, config)
 
 
-def _name_of(func: Any) -> str | None:
+def name_of(func: Any) -> str | None:
     """The `module:qualname` by which a callable might be found, or None."""
     target = getattr(func, "func", func) if not callable(func) and hasattr(func, "call") else func  # a Django task
     owner = getattr(target, "__self__", None)
@@ -57,7 +68,8 @@ def _name_of(func: Any) -> str | None:
     return f"{module}:{qualname}" if isinstance(module, str) and isinstance(qualname, str) else None
 
 
-def _leads_to(name: str, func: Any) -> bool:
+def leads_to(name: str, func: Any) -> bool:
+    """Whether `module:qualname` resolves to this very object."""
     try:
         return bool(resolve(name) == func)
     except CallableNotFoundError:
@@ -69,7 +81,7 @@ def _ref_of_instance(func: Any, name: str | None, config: Config) -> Ref:
     method = getattr(func, "__name__", None)
     if owner is not None and method and not isinstance(owner, types.ModuleType | type):
         kind = type(owner)
-        check_allowed(f"{kind.__module__}:{kind.__qualname__}.{method}", config)
+        config.policy.check(f"{kind.__module__}:{kind.__qualname__}.{method}")
         if getattr(owner, method, None) == func:
             return ["method", owner, method]
         raise CallableError(f"{func!r} cannot be deferred: its instance has no method {method!r} that is this one.")
@@ -77,7 +89,7 @@ def _ref_of_instance(func: Any, name: str | None, config: Config) -> Ref:
         raise CallableError(f"{func!r} cannot be deferred: it is not callable.")
     if not isinstance(func, types.FunctionType | types.BuiltinFunctionType | type):
         kind = type(func)
-        check_allowed(f"{kind.__module__}:{kind.__qualname__}", config)
+        config.policy.check(f"{kind.__module__}:{kind.__qualname__}")
         return ["instance", func]
     raise CallableError(f"{func!r} cannot be deferred: {_why_not(func, name)}")
 
@@ -94,7 +106,7 @@ def _why_not(func: Any, name: str | None) -> str:
 def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
     """The callable of a Ref. Raises CallableNotFoundError, CallableForbiddenError or DecodeError."""
     if isinstance(ref, str):
-        check_allowed(ref, config)
+        config.policy.check(ref)
         found = resolve(ref)
         found = found if callable(found) else getattr(found, "call", None)
         if not callable(found):
@@ -102,7 +114,7 @@ def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
         return found
     match ref:
         case ["method", owner, str() as name]:
-            check_allowed(f"{type(owner).__module__}:{type(owner).__qualname__}.{name}", config)
+            config.policy.check(f"{type(owner).__module__}:{type(owner).__qualname__}.{name}")
             try:
                 method = getattr(owner, name)
             except AttributeError as error:
@@ -111,7 +123,7 @@ def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
         case ["partial", inner, list() as args, dict() as kwargs]:
             return functools.partial(from_ref(inner, config), *args, **kwargs)
         case ["instance", func]:
-            check_allowed(f"{type(func).__module__}:{type(func).__qualname__}", config)
+            config.policy.check(f"{type(func).__module__}:{type(func).__qualname__}")
             return _called(func, type(func).__qualname__)
     raise DecodeError("The task does not say what to call.")
 
@@ -136,20 +148,9 @@ def resolve(name: str) -> Any:
     return found
 
 
-def check_allowed(name: str, config: Config) -> None:
-    """Raises CallableForbiddenError for a callable that the configuration refuses."""
-    forbidden = FORBIDDEN if config.forbidden_callables is None else config.forbidden_callables
-    if config.callables is not None and not _matches(name, config.callables):
-        raise CallableForbiddenError(f"{name} is not among the configured callables ({', '.join(config.callables)}).")
-    if _matches(name, forbidden):
-        raise CallableForbiddenError(
-            f"{name} may not be deferred: it is among `forbidden_callables`, which is a setting."
-        )
-
-
-def _matches(name: str, patterns: Any) -> bool:
-    dotted = name.replace(":", ".")
-    return any(fnmatchcase(name, each) or fnmatchcase(dotted, each) for each in patterns)
+def travels_by_name(obj: Any) -> bool:
+    """Whether a value among the arguments is a callable that travels as a Ref, and not as what it holds."""
+    return isinstance(obj, _BY_NAME)
 
 
 def label(func: Any) -> str:
@@ -157,4 +158,4 @@ def label(func: Any) -> str:
     inner = func
     while isinstance(inner, functools.partial):
         inner = inner.func
-    return _name_of(inner) or f"{type(inner).__module__}:{type(inner).__qualname__}"
+    return name_of(inner) or f"{type(inner).__module__}:{type(inner).__qualname__}"

@@ -6,66 +6,224 @@ Exact types only: a subclass of str, int, dict and so on is never flattened into
 from __future__ import annotations
 
 import datetime as dt
-import decimal
 import enum
-import pickle
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import msgpack
 
-from . import callables
+from . import callables, diagnosis, pickling
+from . import exttypes as ext
 from .config import Config, current
-from .errors import DecodeError, DeferError, UnserializableError
+from .errors import DecodeError, DeferError, UnknownTypeError, UnserializableError
+from .registry import named, register_type, registered
 from .task import Task
 
-(TUPLE, BYTEARRAY, SET, FROZENSET, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, UUID, COMPLEX, INT, ENUM, CALLABLE, NAMED,
- PICKLE) = range(1, 17)  # fmt: skip
+__all__ = ["pack", "pack_call", "register_type", "unpack", "unpack_call", "wiping"]
+
+MAX_LEVELS = 100
+"""How deep ext types (tuples, sets, registered types) may lie in each other."""
+_KEPT_BUFFER = 1024 * 1024
+"""Bytes up to which a packer's buffer is kept for the next call."""
+# bin and ext: what msgpack makes of bytearrays, memoryviews and its own types without asking
+_MARKERS = bytes([*range(0xC4, 0xCA), *range(0xD4, 0xD9)])
+_HIDDEN = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
+_CONTAINERS = frozenset({list, dict})
+
+_wiping: ContextVar[bool] = ContextVar("defer_wiping", default=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RegisteredType:
-    """How values of one class travel."""
-
-    cls: type
-    """The class; exactly this one, unless `subclasses`."""
-    name: str
-    """What the wire calls it; never to be changed."""
-    encode: Callable[[Any], Any]
-    """From a value to values that can travel."""
-    decode: Callable[[Any], Any]
-    """And back."""
-    subclasses: bool = False
-    """Whether subclasses travel in the same way."""
-
-
-_by_class: dict[type, RegisteredType] = {}
-_by_name: dict[str, RegisteredType] = {}
-
-
-def register_type(
-    cls: type,
-    name: str,
-    encode: Callable[[Any], Any],
-    decode: Callable[[Any], Any],
-    *,
-    subclasses: bool = False,
-) -> None:
-    """Let values of `cls` travel as what `encode` makes of them, under `name`. Raises ValueError for a name taken by another."""
-    known = _by_name.get(name)
-    if known is not None and known.cls is not cls:
-        raise ValueError(f"The type name {name!r} is taken by {known.cls!r}.")
-    _by_class[cls] = _by_name[name] = RegisteredType(
-        cls=cls, name=name, encode=encode, decode=decode, subclasses=subclasses
-    )
+def wiping() -> bool:
+    """Whether what is being packed here is to leave the caches of related objects behind (`_wipe_related_caches`)."""
+    return _wiping.get()
 
 
 def pack_call(task: Task, config: Config) -> bytes:
-    """The Payload of a task."""
+    """The Payload of a task. Raises CallableError, CallableForbiddenError or UnserializableError."""
+    callables.check_runs(task.func)
     ref = callables.to_ref(task.func, config)
-    return pack([ref, list(task.args), dict(task.kwargs)], config)
+    args, kwargs = list(task.args), dict(task.kwargs)
+    with _carrying(task.options.wipe_related_caches):
+        try:
+            return _pack([ref, args, kwargs], config)
+        except Exception as error:
+            steps = [
+                *((f"args[{index}]", each) for index, each in enumerate(args)),
+                *((f"kwargs[{key!r}]", each) for key, each in kwargs.items()),
+                ("func", task.func),
+            ]
+            raise diagnosis.explain(error, steps, lambda value: _pack(value, config)) from error
+
+
+@contextmanager
+def _carrying(wipe: bool) -> Iterator[None]:
+    token = _wiping.set(wipe)
+    try:
+        yield
+    finally:
+        _wiping.reset(token)
+
+
+def pack(value: Any, config: Config | None = None) -> bytes:
+    """The bytes of a value. Raises UnserializableError or CallableForbiddenError."""
+    config = config or current()
+    try:
+        return _pack(value, config)
+    except Exception as error:
+        raise diagnosis.explain(error, [("", value)], lambda inner: _pack(inner, config)) from error
+
+
+class _Hidden:
+    """A value that msgpack would pack as something else, wrapped so that it asks."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class _Level:
+    """A packer for the values at one depth of ext types: a msgpack Packer cannot be used inside its own `default`."""
+
+    __slots__ = ("_below", "_depth", "_packer", "config")
+
+    def __init__(self, depth: int = 0) -> None:
+        self._depth = depth
+        self._below: _Level | None = None
+        self._packer = msgpack.Packer(
+            default=self._encode, strict_types=True, unicode_errors="surrogatepass", buf_size=1024
+        )
+        self.config: Config
+
+    def pack(self, value: Any) -> bytes:
+        data: bytes = self._packer.pack(value)
+        if len(data.translate(None, _MARKERS)) != len(data) and _hides(value):
+            return self._packer.pack(_shielded(value))  # type: ignore[no-any-return]
+        return data
+
+    def _nested(self, value: Any) -> bytes:
+        below = self._below
+        if below is None:
+            if self._depth >= MAX_LEVELS:
+                raise UnserializableError(f"it is nested more than {MAX_LEVELS} levels deep, or contains itself")
+            below = self._below = _Level(self._depth + 1)
+        below.config = self.config
+        return below.pack(value)
+
+    def _encode(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind in ext.LEAVES:
+            code, to_bytes = ext.LEAVES[kind]
+            return _ext(code, to_bytes(obj))
+        if kind in ext.SEQUENCES:
+            return _ext(ext.SEQUENCES[kind], self._nested(list(obj)))
+        if kind in ext.ZONED:
+            return self._encode_zoned(obj, kind)
+        if kind is _Hidden:
+            return self._encode(obj.value)
+        return self._encode_other(obj, kind)
+
+    def _encode_zoned(self, obj: Any, kind: type) -> Any:
+        zone = obj.tzinfo
+        packed = ext.datetime_to_bytes(obj) if kind is dt.datetime else ext.time_to_bytes(obj)
+        return _ext(ext.ZONED[kind], packed if zone is None else packed + self._nested(zone))
+
+    def _encode_other(self, obj: Any, kind: type) -> Any:
+        how = registered(kind)
+        if how is not None:
+            return _ext(ext.NAMED, self._nested([how.name, how.encode(obj)]))
+        if kind is dt.timezone:
+            return _ext(ext.TIMEZONE, self._nested(ext.timezone_to_plain(obj)))
+        by_name = ext.BY_NAME.get((kind.__module__, kind.__qualname__))
+        if by_name is not None:
+            return _ext(by_name[0], self._nested(by_name[1](obj)))
+        if isinstance(obj, enum.Enum):
+            return _ext(ext.ENUM, self._nested(_enum_to_plain(obj)))
+        if callables.travels_by_name(obj):
+            return _ext(ext.CALLABLE, self._nested(callables.to_ref(obj, self.config)))
+        return _ext(ext.PICKLE, self._pickled(obj))
+
+    def _pickled(self, obj: Any) -> bytes:
+        if not self.config.allow_pickle:
+            raise UnserializableError(
+                "pickle is not allowed (`allow_pickle` is False). Pass what it can be made from again (a key, a path), or "
+                "`register_type` its class."
+            )
+        try:
+            return pickling.dumps(obj, self.config.policy)
+        except DeferError:
+            raise
+        except Exception as error:
+            raise UnserializableError(f"it cannot be pickled: {error}") from error
+
+
+def _ext(code: int, data: bytes) -> Any:
+    return tuple.__new__(msgpack.ExtType, (code, data))  # its own __new__ checks what is known here, at twice the time
+
+
+_idle: list[_Level] = []
+
+
+def _pack(value: Any, config: Config) -> bytes:
+    """Packers are reused, and whoever is at it has one for itself: threads, greenlets, an `encode` that defers."""
+    try:
+        level = _idle.pop()
+    except IndexError:
+        level = _Level()
+    level.config = config
+    data = level.pack(value)
+    if len(data) <= _KEPT_BUFFER:
+        _idle.append(level)
+    return data
+
+
+def _hides(value: Any) -> bool:
+    """Whether there is a value among the native ones that msgpack packs as something else."""
+    if type(value) not in _CONTAINERS:
+        return type(value) in _HIDDEN
+    stack = [value]
+    while stack:
+        each = stack.pop()
+        inner = each.values() if type(each) is dict else each
+        kinds = set(map(type, inner))
+        if not kinds.isdisjoint(_HIDDEN) or (type(each) is dict and not _HIDDEN.isdisjoint(map(type, each))):
+            return True
+        if not kinds.isdisjoint(_CONTAINERS):
+            stack.extend(child for child in inner if type(child) in _CONTAINERS)
+    return False
+
+
+def _shielded(value: Any) -> Any:
+    kind = type(value)
+    if kind is list:
+        return [_shielded(each) for each in value]
+    if kind is dict:
+        return {_shielded(key): _shielded(each) for key, each in value.items()}
+    return _Hidden(value) if kind in _HIDDEN else value
+
+
+def _enum_to_plain(member: enum.Enum) -> list[Any]:
+    """By name, and a combination of flags by value."""
+    kind = type(member)
+    ref = f"{kind.__module__}:{kind.__qualname__}"
+    if not callables.leads_to(ref, kind):
+        raise UnserializableError(f"its class is not found as {ref}: move it to the top of its module")
+    if kind.__members__.get(member.name) is member:
+        return [ref, member.name]
+    return [ref, None, member.value]
+
+
+def _enum_from_plain(plain: Any) -> enum.Enum:
+    ref, name, *value = plain
+    kind = callables.resolve(ref)
+    if not isinstance(kind, enum.EnumMeta):
+        raise DecodeError(f"{ref} is no Enum.")
+    try:
+        return kind(value[0]) if name is None else kind[name]  # type: ignore[no-any-return]
+    except (KeyError, ValueError) as error:
+        raise UnknownTypeError(f"{ref} has no member {value[0] if name is None else name!r} here.") from error
 
 
 def unpack_call(payload: bytes, config: Config) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
@@ -77,95 +235,74 @@ def unpack_call(payload: bytes, config: Config) -> tuple[Callable[..., Any], lis
     raise DecodeError("The payload of the task is no call.")
 
 
-def pack(value: Any, config: Config | None = None) -> bytes:
-    """The bytes of a value. Raises UnserializableError."""
-    config = config or current()
-
-    def default(obj: Any) -> Any:
-        return _encode(obj, config, nested)
-
-    def nested(obj: Any) -> bytes:
-        return msgpack.packb(obj, default=default, strict_types=True, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
-
-    try:
-        return nested(value)
-    except DeferError:
-        raise
-    except Exception as error:
-        raise UnserializableError(f"The arguments cannot travel: {error}", path="") from error
-
-
-def _encode(obj: Any, config: Config, nested: Callable[[Any], bytes]) -> Any:
-    kind = type(obj)
-    registered = _by_class.get(kind) or next(
-        (each for each in _by_class.values() if each.subclasses and isinstance(obj, each.cls)), None
-    )
-    if registered:
-        return msgpack.ExtType(NAMED, nested([registered.name, registered.encode(obj)]))
-    if kind in _CODES:
-        code, encode = _CODES[kind]
-        return msgpack.ExtType(code, nested(encode(obj)))
-    if isinstance(obj, enum.Enum):
-        return msgpack.ExtType(ENUM, nested([f"{kind.__module__}:{kind.__qualname__}", obj.name]))
-    if callable(obj):
-        return msgpack.ExtType(CALLABLE, nested(callables.to_ref(obj, config)))
-    if not config.allow_pickle:
-        raise UnserializableError(f"A {kind.__qualname__} cannot travel, and pickle is not allowed.", path="")
-    return msgpack.ExtType(PICKLE, pickle.dumps(obj, 5))
-
-
-def _encode_datetime(value: dt.datetime) -> Any:
-    return pickle.dumps(value, 5)
-
-
-_CODES: dict[type, tuple[int, Callable[[Any], Any]]] = {
-    tuple: (TUPLE, list),
-    set: (SET, list),
-    frozenset: (FROZENSET, list),
-    decimal.Decimal: (DECIMAL, str),
-    uuid.UUID: (UUID, lambda value: value.bytes),
-    dt.date: (DATE, lambda value: value.toordinal()),
-    dt.timedelta: (TIMEDELTA, lambda value: [value.days, value.seconds, value.microseconds]),
-    complex: (COMPLEX, lambda value: [value.real, value.imag]),
-    int: (INT, hex),
-}
-_DECODERS: dict[int, Callable[[Any], Any]] = {
-    TUPLE: tuple,
-    SET: set,
-    FROZENSET: frozenset,
-    DECIMAL: decimal.Decimal,
-    UUID: lambda value: uuid.UUID(bytes=value),
-    DATE: dt.date.fromordinal,
-    TIMEDELTA: lambda value: dt.timedelta(*value),
-    COMPLEX: lambda value: complex(*value),
-    INT: lambda value: int(value, 16),
-}
-
-
 def unpack(data: bytes, config: Config | None = None) -> Any:
     """The value of some bytes. Raises DecodeError, or NotYetReadableError for a type or callable that is not here."""
-    config = config or current()
-
-    def ext_hook(code: int, content: bytes) -> Any:
-        if code == PICKLE:
-            return pickle.loads(content)
-        value = nested(content)
-        if code == NAMED:
-            return _by_name[value[0]].decode(value[1])
-        if code == CALLABLE:
-            return callables.from_ref(value, config)
-        if code == ENUM:
-            return callables.resolve(value[0])[value[1]]
-        return _DECODERS[code](value)
-
-    def nested(content: bytes) -> Any:
-        return msgpack.unpackb(
-            content, ext_hook=ext_hook, strict_map_key=False, unicode_errors="surrogatepass", use_list=True
-        )
-
     try:
-        return nested(data)
+        return _Reader(config or current()).read(data)
     except DeferError:
         raise
     except Exception as error:
         raise DecodeError(f"The payload cannot be read: {error!r}") from error
+
+
+class _Reader:
+    __slots__ = ("_config", "_depth")
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._depth = -1
+
+    def read(self, data: bytes) -> Any:
+        self._depth += 1
+        if self._depth > MAX_LEVELS:
+            raise DecodeError(f"The payload is nested more than {MAX_LEVELS} levels deep.")
+        value = msgpack.unpackb(data, ext_hook=self._decode, strict_map_key=False, unicode_errors="surrogatepass")
+        self._depth -= 1
+        return value
+
+    def _decode(self, code: int, data: bytes) -> Any:
+        if code in ext.READERS:
+            return ext.READERS[code](data)
+        if code in ext.MAKERS:
+            return ext.MAKERS[code](_list(self.read(data)))
+        if code in (ext.DATETIME, ext.TIME):
+            zone = ext.zone_part(code, data)
+            return ext.zoned_from_bytes(code, data, self.read(zone) if zone else None)
+        if code == ext.PICKLE:
+            return self._unpickle(data)
+        if code == ext.NAMED:
+            return self._revive(self.read(data))
+        if code == ext.CALLABLE:
+            return callables.from_ref(self.read(data), self._config)
+        if code == ext.ENUM:
+            return _enum_from_plain(self.read(data))
+        if code in ext.REBUILDERS:
+            return self._rebuild(code, self.read(data))
+        raise UnknownTypeError(f"The task holds a value of the ext type {code}, which this release does not know.")
+
+    def _unpickle(self, data: bytes) -> Any:
+        if not self._config.allow_pickle:
+            raise DecodeError("The task holds a pickled value, and pickle is not allowed (`allow_pickle` is False).")
+        return pickling.loads(data, self._config.policy)
+
+    def _revive(self, content: Any) -> Any:
+        name, plain = content
+        how = named(name)
+        try:
+            return how.decode(plain)
+        except DeferError:
+            raise
+        except Exception as error:
+            raise UnknownTypeError(f"A value of the type {name!r} cannot be made again: {error!r}") from error
+
+    def _rebuild(self, code: int, plain: Any) -> Any:
+        try:
+            return ext.REBUILDERS[code](plain)
+        except (ImportError, LookupError) as error:  # a zone or a library that is not here
+            raise UnknownTypeError(f"A value of the task cannot be made again: {error!r}") from error
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise DecodeError("A tuple or set of the task is not made of a list.")
+    return value

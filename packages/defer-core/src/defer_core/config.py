@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from .errors import ConfigError
+from .policy import Policy
 from .signing import Signer
 from .stores.base import TaskStore
 from .transports.base import Transport
@@ -103,6 +104,9 @@ class Config:
             raise ConfigError(f"store_policy is {self.store_policy!r}: it is 'always' or 'when-large'.")
         if isinstance(self.keys, str | bytes):
             raise ConfigError("keys is a single secret: give a list, of which the first signs and all verify.")
+        for name in ("callables", "forbidden_callables"):
+            if isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} is a single string: give a list of patterns, such as ['shop.*'].")
         for name in ("grace", "name_window", "sweep_grace", "sweep_interval", "dead_retention"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is negative.")
@@ -113,6 +117,11 @@ class Config:
     def signer(self) -> Signer | None:
         """The signer, where keys are configured."""
         return Signer(self.keys) if self.keys else None
+
+    @cached_property
+    def policy(self) -> Policy:
+        """Which callables may be deferred and run."""
+        return Policy(self.callables, self.forbidden_callables)
 
     @cached_property
     def the_transport(self) -> Transport:
@@ -187,7 +196,8 @@ def build(spec: Any, names: Mapping[str, str], options: Mapping[str, Any], base:
 
 def on_google_cloud() -> bool:
     """Whether this process runs on App Engine or Cloud Run."""
-    return bool(os.environ.get("GAE_ENV") or os.environ.get("K_SERVICE"))
+    # App Engine's own values are standard and flex; the others are of emulators and of Djangae's sandbox
+    return os.environ.get("GAE_ENV", "") not in ("", "localdev", "development") or bool(os.environ.get("K_SERVICE"))
 
 
 def refuse_on_google_cloud(what: str) -> None:

@@ -39,10 +39,6 @@ class CallableError(DeferError, TypeError):
     """The callable cannot travel: only what can be imported again by module and qualified name can be deferred."""
 
 
-class CallableForbiddenError(CallableError):
-    """The callable is one that this project refuses to defer or to run."""
-
-
 class TaskTooLargeError(DeferError, ValueError):
     """A task with `_small_task=True` is larger than the inline limit: leave `_small_task` out, so that it can be stored."""
 
@@ -122,6 +118,12 @@ class ExpiredError(DecodeError):
     reason = "expired"
 
 
+class CallableForbiddenError(CallableError, DecodeError):
+    """The callable is one that this project refuses to defer or to run."""
+
+    name: str = ""
+
+
 class SignatureError(DecodeError):
     """The body of the task is not signed, or its signature is wrong."""
 
@@ -142,6 +144,10 @@ class UnknownVersionError(NotYetReadableError):
 
 class CallableNotFoundError(NotYetReadableError):
     """The callable of the task does not resolve in this process."""
+
+
+class UnknownTypeError(NotYetReadableError):
+    """A value of the task is of a type that this process does not know, or cannot make again."""
 
 
 class StoreNotConfiguredError(NotYetReadableError):

@@ -1,0 +1,107 @@
+"""Where in a call the value is that cannot travel: `kwargs['user'].avatar`. Only errors come here, so it may take its time."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from .errors import CallableForbiddenError, DeferError, UnserializableError
+from .registry import registered
+
+MAX_DEPTH = 500
+_SHORT = 60
+
+Step = tuple[str, Any]
+"""What to add to a path, and the value there."""
+
+
+def explain(error: Exception, steps: Iterable[Step], attempt: Callable[[Any], object]) -> DeferError:
+    """The error to raise for `error`, with the path from one of `steps` to the innermost value that `attempt` refuses."""
+    path, value, reason = _descend(error, list(steps), attempt)
+    where = path or "the value"
+    if isinstance(reason, CallableForbiddenError):
+        return CallableForbiddenError(f"{where}: {reason}", name=reason.name, path=path)
+    if isinstance(reason, UnserializableError) and reason.path:
+        return reason
+    text = f"{where}: a {_type_name(value)} cannot travel in a task: {reason}"
+    return UnserializableError(text, path=path)
+
+
+def _descend(
+    error: Exception, steps: list[Step], attempt: Callable[[Any], object]
+) -> tuple[str, Any, Exception | str]:
+    path, value, above = "", None, list[Any]()
+    while found := _first_failing(steps, attempt):
+        step, inner, error = found
+        path, value = path + step, inner
+        if any(inner is each for each in above):
+            return _brief(path), value, "it contains itself."
+        if len(above) >= MAX_DEPTH:
+            return _brief(path), value, f"it is nested more than {MAX_DEPTH} levels deep."
+        above.append(inner)
+        steps = list(_inside(inner))
+    return _brief(path), value, error
+
+
+def _first_failing(steps: list[Step], attempt: Callable[[Any], object]) -> tuple[str, Any, Exception] | None:
+    for step, value in steps:
+        try:
+            attempt(value)
+        except Exception as error:
+            return step, value, error
+    return None
+
+
+def _brief(path: str) -> str:
+    return path if len(path) <= 4 * _SHORT else f"{path[: 2 * _SHORT]}…"
+
+
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _inside(value: Any) -> Iterator[Step]:
+    """The values inside one, and how each is reached."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        yield from ((f"[{index}]", each) for index, each in enumerate(value))
+    elif kind is dict:
+        yield from ((f" (the key {_text(key)})", key) for key in value)
+        yield from ((f"[{_text(key)}]", each) for key, each in value.items())
+    elif kind is set or kind is frozenset:
+        yield from ((f" (the member {_text(each)})", each) for each in value)
+    elif kind is functools.partial:
+        yield from ((".args", list(value.args)), (".keywords", dict(value.keywords)), (".func", value.func))
+    elif kind is types.MethodType or kind is types.BuiltinMethodType:
+        yield (".__self__", value.__self__)
+    else:
+        yield from _state(value)
+
+
+def _state(value: Any) -> Iterator[Step]:
+    """What a registered type makes of a value, or what pickle collects of it."""
+    try:
+        how = registered(type(value))
+        state = how.encode(value) if how else value.__reduce_ex__(4)[2]
+    except Exception:
+        return
+    yield from _attributes(state)
+
+
+def _attributes(state: Any) -> Iterator[Step]:
+    if isinstance(state, dict):
+        yield from ((f".{key}" if isinstance(key, str) else f"[{_text(key)}]", each) for key, each in state.items())
+    elif isinstance(state, list | tuple):
+        for each in state:
+            yield from _attributes(each) if isinstance(each, dict | list | tuple) else (("", each),)
+
+
+def _text(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{_type_name(value)}>"
+    return text if len(text) <= _SHORT else text[:_SHORT] + "…"
