@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import bundled
@@ -12,15 +14,18 @@ from defer_core import config
 
 
 @pytest.fixture
-def bed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Datastore, Task Queue and memcache in memory; on App Engine as far as the environment says."""
+def bed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """Datastore, Task Queue and memcache in memory; on App Engine as far as the environment says, where it is UTC."""
     testbed = bundled.sdk("ext.testbed")
     monkeypatch.setenv("GAE_ENV", "standard")
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    (tmp_path / "queue.yaml").write_text("queue:\n- name: mail\n  rate: 1/s\n")
     stubs = testbed.Testbed()
     stubs.activate()
     stubs.init_datastore_v3_stub()
     stubs.init_memcache_stub()
-    stubs.init_taskqueue_stub(root_path=None)
+    stubs.init_taskqueue_stub(root_path=str(tmp_path))
     from integration.appengine.deferrable import calls
 
     config.configure(transport="appengine", sweep_interval=0.0)
@@ -28,6 +33,8 @@ def bed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield stubs
     config.reset()
     stubs.deactivate()
+    monkeypatch.undo()
+    time.tzset()
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import time
 from typing import Any
 
 import bundled
 import pytest
 from integration.appengine.deferrable import calls, note
+from integration.appengine.differences import noise
 
 from defer_core import (
     NotInTransactionError,
@@ -26,12 +26,6 @@ from defer_core.sweep import sweep
 from defer_gae_handler import Request, handle
 
 taskqueue, ndb, db = bundled.sdk("api.taskqueue"), bundled.sdk("ext.ndb"), bundled.sdk("ext.db")
-
-
-def noise(size: int) -> str:
-    """Text that does not compress to anything small."""
-    return random.Random(size).randbytes(size // 2).hex()
-
 
 BIG = noise(300_000)
 

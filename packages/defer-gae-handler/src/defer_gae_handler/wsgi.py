@@ -42,7 +42,7 @@ def wrap_wsgi_app(app: WsgiApp, path: str | None = None) -> WsgiApp:
     def with_tasks(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") != where:
             return app(environ, start_response)
-        return _send(_answer(environ), start_response)
+        return send(_answer(environ), start_response)
 
     return with_tasks
 
@@ -73,14 +73,15 @@ def _answer(environ: Environ) -> Response:
         return _FAILED
 
 
-def _send(response: Response, start_response: StartResponse) -> list[bytes]:
+def send(response: Response, start_response: StartResponse) -> list[bytes]:
+    """Answer a WSGI request."""
     headers = [*response.headers.items(), ("Content-Length", str(len(response.body)))]
     start_response(_REASONS[response.status], headers)
     return [response.body]
 
 
 def _not_found(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    return _send(_NOT_FOUND, start_response)
+    return send(_NOT_FOUND, start_response)
 
 
 def __getattr__(name: str) -> Any:
