@@ -111,7 +111,7 @@ def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
         found = found if callable(found) else getattr(found, "call", None)
         if not callable(found):
             raise DecodeError(f"{ref} is not callable.")
-        return found
+        return found  # type: ignore[no-any-return]
     match ref:
         case ["method", owner, str() as name]:
             config.policy.check(f"{type(owner).__module__}:{type(owner).__qualname__}.{name}")

@@ -221,7 +221,7 @@ def _enum_from_plain(plain: Any) -> enum.Enum:
     if not isinstance(kind, enum.EnumMeta):
         raise DecodeError(f"{ref} is no Enum.")
     try:
-        return kind(value[0]) if name is None else kind[name]  # type: ignore[no-any-return]
+        return kind(value[0]) if name is None else kind[name]
     except (KeyError, ValueError) as error:
         raise UnknownTypeError(f"{ref} has no member {value[0] if name is None else name!r} here.") from error
 
