@@ -1,17 +1,19 @@
 """A small Cloud Tasks server for tests and benchmarks: it keeps what it gets, and answers as it is told.
 
-`python tests/cloud_server.py PORT [DELAY]` serves until it is killed; DELAY is in seconds, a call.
+`python tests/cloud_server.py PORT [DELAY] [--tls FOLDER]` serves until it is killed.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
-import sys
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -46,6 +48,8 @@ class CloudServer:
     """Whether BatchCreateTasks is there."""
     delay: float = 0.0
     """Seconds before an answer."""
+    keeps: bool = True
+    """Whether it keeps what it gets."""
     names: set[str] = field(default_factory=set)
     """The names that are taken."""
     port: int = 0
@@ -86,6 +90,9 @@ class CloudServer:
         return operation
 
     def _note(self, method: str, context: grpc.ServicerContext) -> None:
+        if not self.keeps:
+            time.sleep(self.delay)
+            return
         self.calls.append(method)
         self.metadata.append({key: value for key, value in context.invocation_metadata() if isinstance(value, str)})
         if self.delay:
@@ -103,8 +110,9 @@ class CloudServer:
     def _take(self, request: Any) -> Any:
         task = request.task
         task.name = task.name or f"{request.parent}/tasks/{next(self._numbers)}"
-        self.names.add(task.name)
-        self.tasks.append(task)
+        if self.keeps:
+            self.names.add(task.name)
+            self.tasks.append(task)
         return protobuf().Task(name=task.name)
 
 
@@ -136,9 +144,29 @@ def _unary(handler: Any, request: Any) -> Any:
     )
 
 
-if __name__ == "__main__":
-    forgetful = CloudServer(batches=True, delay=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
-    with serving(forgetful, port=int(sys.argv[1]), workers=200 if forgetful.delay else 4) as running:
+def certificate(folder: Path) -> tuple[bytes, bytes]:
+    """A key and a certificate for `localhost`, signed by itself, made with `openssl`."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return key.read_bytes(), certificate.read_bytes()
+
+
+def main() -> None:
+    """Serve until killed, keeping nothing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("delay", type=float, nargs="?", default=0.0, help="seconds before each answer")
+    parser.add_argument("--tls", metavar="FOLDER", help="make a certificate there, and serve with it")
+    options = parser.parse_args()
+    credentials = grpc.ssl_server_credentials([certificate(Path(options.tls))]) if options.tls else None
+    server = CloudServer(batches=True, delay=options.delay, keeps=False)
+    with serving(server, port=options.port, credentials=credentials, workers=200 if options.delay else 4) as running:
         print(running.port, flush=True)
         while True:
             time.sleep(3600)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-grpc = pytest.importorskip("grpc")
+if TYPE_CHECKING:
+    from cloud_server import CloudServer
+
+    from defer_core.transports.cloud_tasks import CloudTasksTransport
+
 pytest.importorskip("google.cloud.tasks_v2")
-
-from cloud_server import CloudServer, serving
-
-from defer_core.transports import cloud_tasks
-from defer_core.transports.cloud_tasks import CloudTasksTransport
 
 
 @pytest.fixture
 def server() -> Iterator[CloudServer]:
+    from cloud_server import serving
+
     with serving() as running:
         yield running
 
@@ -24,6 +26,8 @@ def server() -> Iterator[CloudServer]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine's, and no waiting."""
+    from defer_core.transports import cloud_tasks
+
     for name in ("GAE_SERVICE", "GAE_VERSION", "K_SERVICE", "GOOGLE_CLOUD_PROJECT", *cloud_tasks.EMULATORS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cloud_tasks, "BACKOFF", (0.001, 0.001, 0.001))
@@ -31,6 +35,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def transport(server: CloudServer) -> Iterator[CloudTasksTransport]:
+    from defer_core.transports.cloud_tasks import CloudTasksTransport
+
     made = CloudTasksTransport(project="p", location="l", emulator_host=f"127.0.0.1:{server.port}")
     yield made
     made.close()

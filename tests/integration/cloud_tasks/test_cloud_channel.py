@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cloud_server
 import grpc
 import pytest
 from cloud_server import CloudServer, serving
@@ -50,15 +51,10 @@ class FakeCredentials:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """A key and a certificate for `localhost`, signed by itself."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
     try:
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        return cloud_server.certificate(tmp_path_factory.mktemp("tls"))
     except FileNotFoundError:
         pytest.skip("TLS needs `openssl` on the path, for a certificate.")
-    return key.read_bytes(), certificate.read_bytes()
 
 
 @pytest.fixture
