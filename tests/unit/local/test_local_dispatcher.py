@@ -17,6 +17,7 @@ from defer_core.task import RetryOptions, Routing
 from defer_core.transports.base import Message
 from defer_local import Dispatcher, LocalTransport
 from defer_local import dispatcher as dispatcher_module
+from defer_local.queued import QueuedTask
 from defer_local.target import HttpTarget, WsgiTarget, as_target
 
 RETRY = RetryOptions(min_backoff=0.01)
@@ -213,6 +214,34 @@ def test_targets_are_told_apart_and_mistakes_named() -> None:
     for wrong in ("127.0.0.1:8000", "ftp://x", "http://", 5):
         with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:8000"):
             as_target(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "url, proto, told",
+    [
+        ("/work", None, True),
+        ("http://shop.local:8000/work", None, True),
+        ("http://localhost:9/work", None, True),
+        ("http://shop.local:9/work", None, False),
+        ("https://elsewhere.example/work", None, False),
+        ("/work", b"from the API", False),
+        ("http://localhost:9/work", b"from the API", False),
+    ],
+)
+def test_the_secret_goes_to_the_server_and_this_machine_only(
+    monkeypatch: pytest.MonkeyPatch, url: str, proto: bytes | None, told: bool
+) -> None:
+    sent: list[dict[str, str]] = []
+    monkeypatch.setattr("defer_local.target._request", lambda to, task, headers: sent.append(headers))
+    task = QueuedTask(queue="q", name="t", routing=Routing(url=url), proto=proto)
+    HttpTarget("http://shop.local:8000").deliver(task, "s3cret")
+    assert ("X-Defer-Local-Secret" in sent[0]) is told
+
+
+def test_a_task_of_the_api_bears_no_secret_in_this_process_either(site: Site) -> None:
+    for proto in (None, b"from the API"):
+        WsgiTarget(site).deliver(QueuedTask(queue="q", name="t", proto=proto), "s3cret")
+    assert site.told("HTTP_X_DEFER_LOCAL_SECRET") == ["s3cret", None]
 
 
 def test_an_application_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
