@@ -107,10 +107,10 @@ def real(tmp_path):
 
 
 LOOK = """
-import defer_core, defer_djangae
+import defer_djangae.deferred
 from site_app import models
 import djangae.contrib, djangae.tasks.handlers, djangae.tasks.deferred as deferred
-print(defer_djangae.live() != "shim", models.defer is defer_core.defer, models.Mine is deferred.Mine)
+print(defer_djangae.live() != "shim", models.defer is defer_djangae.deferred.defer, models.Mine is deferred.Mine)
 print(djangae.contrib.left_alone(), djangae.tasks.handlers.deferred_handler.__module__)
 print(hasattr(deferred, "defer_iteration_with_finalize"))
 """
@@ -123,8 +123,8 @@ def test_a_real_djangae_is_taken_over_before_any_model_imports_it(real, apps):
 
 
 def test_a_real_djangae_is_left_alone_unless_settings_say_so(real):
-    code = "import defer_core; from site_app import models; print(models.defer is defer_core.defer)"
-    assert run(code, path=[real], INSTALLED_APPS=[*OURS, "defer_djangae"]) == ["False"]
+    code = "from site_app import models; print(models.defer.__module__)"
+    assert run(code, path=[real], INSTALLED_APPS=[*OURS, "defer_djangae"]) == ["djangae.tasks.deferred"]
 
 
 def test_the_checks_say_which_one_is_live(real):
@@ -138,7 +138,7 @@ def test_a_module_that_was_imported_before_is_taken_over_too(real):
         "import djangae.tasks.deferred as deferred\n"
         "from defer_djangae import takeover\n"
         "takeover.install(); takeover.install()\n"
-        "import defer_core; print(deferred.defer is defer_core.defer)\n"
+        "print(deferred.defer.__module__)\n"
         "print(sum(isinstance(each, takeover.Finder) for each in sys.meta_path))"
     )
-    assert run(code, path=[real], INSTALLED_APPS=["defer_django"]) == ["True", "1"]
+    assert run(code, path=[real], INSTALLED_APPS=["defer_django"]) == ["defer_djangae.deferred", "1"]

@@ -67,7 +67,6 @@ def test_both_modules_of_deferred_are_one_and_what_travels_has_canonical_names()
     from defer_core.config import Config
 
     assert djangae.deferred is djangae.tasks.deferred
-    assert djangae.tasks.deferred.defer is defer_core.defer
     assert djangae.tasks.deferred.PermanentTaskFailure is defer_core.PermanentTaskFailure
     wire = callables.to_ref(djangae.tasks.deferred.invoke_member, Config())
     assert wire == "defer_djangae.deferred:invoke_member"
@@ -100,3 +99,23 @@ def test_the_settings_leave_djangos_own_logging_as_it_is():
 
     assert settings_base.LOGGING["loggers"] is not DEFAULT_LOGGING["loggers"]
     assert "djangae" not in DEFAULT_LOGGING["loggers"]
+
+
+@pytest.mark.parametrize(
+    "given,service,version",
+    [
+        ({}, None, None),
+        ({"_version": "v7"}, None, "v7"),
+        ({"_version": "default"}, "museum", None),
+        ({"_version": "default", "_service": "back"}, "back", None),
+    ],
+)
+def test_the_default_version_is_that_of_the_service_when_the_task_runs(monkeypatch, given, service, version):
+    from djangae.tasks.deferred import defer
+
+    from defer_core.testing import in_memory
+
+    monkeypatch.setenv("GAE_SERVICE", "museum")
+    with in_memory():
+        routing = defer(print, "hello", **given).routing
+    assert (routing.service, routing.version) == (service, version)

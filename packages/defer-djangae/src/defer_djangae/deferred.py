@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from defer_core import PermanentTaskFailure, SingularTaskFailure, TaskHandle, defer
+import defer_core
+from defer_core import PermanentTaskFailure, SingularTaskFailure, TaskHandle
 from defer_core.callables import resolve
 from defer_core.errors import DeferError as Error
 
@@ -43,6 +45,20 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def defer(obj: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
+    """`defer_core.defer`. As in Djangae, `_version="default"` is whichever version is the service's default by then."""
+    return defer_core.defer(obj, *args, **default_version(kwargs))
+
+
+def default_version(options: dict[str, Any]) -> dict[str, Any]:
+    """Options without `_version="default"`: a task that names only its service goes to the default version of that."""
+    if options.get("_version") != "default":
+        return options
+    from .environment import gae_service_name
+
+    return {**options, "_version": None, "_service": options.get("_service") or gae_service_name()}
+
+
 def defer_iteration_with_finalize(queryset: Any, callback: Any, finalize: Any, *args: Any, **kwargs: Any) -> Any:
     """`defer_iteration.defer_iteration_with_finalize`, which also takes the positional orders of Djangae 1 and 2.
 
@@ -53,7 +69,9 @@ def defer_iteration_with_finalize(queryset: Any, callback: Any, finalize: Any, *
 
     from .positional import named
 
-    return defer_iteration.defer_iteration_with_finalize(queryset, callback, finalize, **named(args, kwargs))
+    return defer_iteration.defer_iteration_with_finalize(
+        queryset, callback, finalize, **default_version(named(args, kwargs))
+    )
 
 
 def invoke_member(obj: Any, membername: str, *args: Any, **kwargs: Any) -> Any:
