@@ -17,6 +17,7 @@ import tracemalloc
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 Figure = tuple[str, str, str, float, str]
@@ -182,24 +183,46 @@ def walking(database: str, model: Any, sizes: Iterable[int]) -> Iterator[Figure]
         yield what, f"{took['bare']:.2f} s", f"{took['ours']:.2f} s", took["ours"] / took["bare"], "<= 1.05"
         for name, text in (("offset", "a loop by OFFSET"), ("load", "one full load")):
             if name in took:
-                yield f"{what}, beside {text}", f"{took[name]:.2f} s", f"{took['ours']:.2f} s", took["ours"] / took[name], "-"
+                yield (
+                    f"{what}, beside {text}",
+                    f"{took[name]:.2f} s",
+                    f"{took['ours']:.2f} s",
+                    took["ours"] / took[name],
+                    "-",
+                )
         per_row.append(took["ours"] / size)
         if size <= 200_000:
             floor, mine = peak(bare, queryset), peak(ours, queryset)
             yield f"{what}, memory", f"{floor:.1f} MB", f"{mine:.1f} MB", mine / floor, "<= +20 MB"
     if len(per_row) > 1:
         first, last = per_row[0], per_row[-1]
-        yield f"time a row, {database}, largest beside smallest", f"{first * 1e6:.2f} us", f"{last * 1e6:.2f} us", last / first, "<= 1.15"
+        yield (
+            f"time a row, {database}, largest beside smallest",
+            f"{first * 1e6:.2f} us",
+            f"{last * 1e6:.2f} us",
+            last / first,
+            "<= 1.15",
+        )
 
 
-def distributions(size: int, plain: Any, random_keys: Any, text: Any) -> Iterator[tuple[str, Any, Iterable[dict[str, Any]]]]:
+def distributions(
+    size: int, plain: Any, random_keys: Any, text: Any
+) -> Iterator[tuple[str, Any, Iterable[dict[str, Any]]]]:
     """The five of the goals: name, model, rows."""
     dice = random.Random(1)
     tail = size // 10
     yield "dense", plain, ({"pk": key} for key in range(1, size + 1))
     # 90 % of the rows in the last 1 % of the range
-    yield "skewed", plain, (
-        {"pk": key} for key in (*range(1, 990 * size, 990 * size // tail), *range(990 * size, 1000 * size, 10 * size // (size - tail)))
+    yield (
+        "skewed",
+        plain,
+        (
+            {"pk": key}
+            for key in (
+                *range(1, 990 * size, 990 * size // tail),
+                *range(990 * size, 1000 * size, 10 * size // (size - tail)),
+            )
+        ),
     )
     yield "sparse", plain, ({"pk": key} for key in sorted(dice.sample(range(20 * size), size)))
     yield "UUID", random_keys, ({"pk": uuid.UUID(int=dice.getrandbits(128))} for _ in range(size))
@@ -221,7 +244,13 @@ def splitting(database: str, size: int, made: tuple[Any, Any, Any]) -> Iterator[
             took = time.perf_counter() - began
             sizes = [queryset.filter(rows.ordering.within(each)).count() for each in split.ranges]
             what = f"split, {database}, {name}, {shards} shards"
-            yield f"{what}: balance", f"{_by_values(queryset, shards, size)}", f"{max(sizes)}", max(sizes) * shards / size, "<= 1.02"
+            yield (
+                f"{what}: balance",
+                f"{_by_values(queryset, shards, size)}",
+                f"{max(sizes)}",
+                max(sizes) * shards / size,
+                "<= 1.02",
+            )
             yield f"{what}: time", f"{floor:.2f} s", f"{took * 1000:.0f} ms", took / floor, "<= 0.02"
 
 
@@ -234,7 +263,7 @@ def _by_values(queryset: Any, shards: int, size: int) -> str:
         return "-"
     least, width = bounds["least"], bounds["most"] - bounds["least"] + 1
     edges = [least + width * index // shards for index in range(shards + 1)]
-    return str(max(queryset.filter(pk__gte=low, pk__lt=high).count() for low, high in zip(edges, edges[1:], strict=False)))
+    return str(max(queryset.filter(pk__gte=low, pk__lt=high).count() for low, high in pairwise(edges)))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class QuerySetRows(Rows):
         self.key_ranges_getter = key_ranges_getter
         self.repeats = repeats_rows(queryset)
         self.page_size = 1 if self.repeats else PAGE  # of repeated rows, any number may make a page
+        self._made: tuple[KeyRange, QuerySet[Any]] | None = None
         self.with_value, self.take_key = self._with_value()  # type: ignore[method-assign, assignment]
 
     def split(self, shards: int) -> Split:
@@ -36,17 +37,23 @@ class QuerySetRows(Rows):
         return split(self.queryset, self.ordering, shards)
 
     def page(self, within: KeyRange, after: Key | None) -> Iterator[Any]:
-        """The statement is finished before the first row is passed (it asks for one row more than there can be): a SELECT
-        left open would keep SQLite from writing."""
-        found = self.with_value.filter(self.ordering.within(within))
+        """The statement is finished before the first row is passed (it asks for one row more than there can be): a
+        SELECT left open would keep SQLite from writing."""
+        found = self._range(within)
         if after is not None:
             found = found.filter(self.ordering.above(after, nulls=within.nulls))
-        ordered = found.order_by(*self.ordering.columns(nulls=within.nulls))
-        streamed: Iterator[Any] = ordered[:PAGE].iterator(chunk_size=PAGE + 1)
+        streamed: Iterator[Any] = found[:PAGE].iterator(chunk_size=PAGE + 1)
         return self._once(streamed) if self.repeats else streamed
 
     def take_key(self, row: Any) -> Any:
         raise NotImplementedError  # each instance has its own
+
+    def _range(self, within: KeyRange) -> QuerySet[Any]:
+        """All rows of a range, in order; made once, for an attempt has one range."""
+        if self._made is None or self._made[0] is not within:
+            found = self.with_value.filter(self.ordering.within(within))
+            self._made = within, found.order_by(*self.ordering.columns(nulls=within.nulls))
+        return self._made[1]
 
     def _once(self, rows: Iterator[Any]) -> Iterator[Any]:
         """Rows without repetitions, which are neighbours; those of the page before are not beyond its last key."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from .shard import Key, KeyRange
 
-PAGE = 5_000
-"""Rows that one query asks for at the most."""
+PAGE = 10_000
+"""Rows that one query asks for at the most: their columns are what a shard keeps in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
