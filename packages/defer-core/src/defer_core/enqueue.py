@@ -17,6 +17,7 @@ from .record import State, TaskRecord
 from .sealing import claimed, seal
 from .stores.base import TaskStore
 from .task import Task, TaskOptions
+from .transports.base import Message
 
 
 def defer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
@@ -98,13 +99,13 @@ def put(store: TaskStore, records: list[TaskRecord]) -> None:
 
 def _send_inline(record: TaskRecord, wanted: TaskOptions, config: Config) -> TaskHandle:
     """Send a task that leaves no record; the queue names it, unless the caller did."""
-    record = replace(record, routing=replace(record.routing, name=wanted.routing.name))
-    message = sending.message(record)
+    routing = record.routing.addressed(wanted.routing.name, record.routing.url)
+    message = Message(body=sending.body_of(record), routing=routing)
     try:
         name = config.the_transport.send(message)
     except TaskSizeRefusedError as error:
         raise TaskTooLargeError(f"{error} Leave `_small_task` out.", size=len(message.body)) from error
-    return TaskHandle(routing=replace(record.routing, name=name), payload=message.body, status=Status.SENT)
+    return TaskHandle(routing=routing.addressed(name, routing.url), payload=message.body, status=Status.SENT)
 
 
 def _enqueue_natively(task: Task, store: TaskStore | None, config: Config) -> TaskHandle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -67,4 +67,4 @@ class TaskRecord:
 
 def new_id() -> str:
     """A fresh record id: random, so that names have no hot prefix."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

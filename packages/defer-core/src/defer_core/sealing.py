@@ -26,7 +26,7 @@ def seal(task: Task, store: TaskStore | None, config: Config) -> TaskRecord:
     record = TaskRecord(
         id=record_id,
         envelope=envelope.encode(sealed, config.signer),
-        routing=replace(routing, name=routing.name or record_id, url=routing.url or config.post_url()),
+        routing=routing.addressed(routing.name or record_id, routing.url or config.post_url()),
         idempotent=task.options.idempotent,
         created=now,
         due=now + config.sweep_grace,

@@ -49,6 +49,12 @@ class Routing:
     dispatch_deadline: float | None = None
     """Seconds that one attempt may take."""
 
+    def addressed(self, name: str | None, url: str | None) -> Self:
+        """The same under another name, for another URL: `dataclasses.replace`, at a tenth of its cost."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, name=name, url=url)
+        return other
+
     def to_json(self) -> str:
         """As stores keep it: a JSON object of what is set."""
         return json.dumps({key: value for key, value in asdict(self).items() if value is not None})
