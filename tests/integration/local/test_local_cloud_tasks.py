@@ -14,7 +14,9 @@ import grpc
 import pytest
 
 from defer_core import clock
-from defer_local import Dispatcher, DurableQueue
+from defer_core.task import RetryOptions, Routing
+from defer_core.transports.base import Message
+from defer_local import Dispatcher, DurableQueue, LocalTransport
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -45,11 +47,14 @@ class Target(ThreadingHTTPServer):
         self.bodies: list[bytes] = []
         self.methods: list[str] = []
         self.answers: list[int] = []
+        self.silence = ""
+        self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
     def close(self) -> None:
+        self.closing.set()
         self.shutdown()
         self.thread.join()
         self.server_close()
@@ -62,8 +67,14 @@ class _Recorder(BaseHTTPRequestHandler):
         self.server.methods.append(f"{self.command} {self.path}")
         self.server.requests.append({name.lower(): value for name, value in self.headers.items()})
         self.server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        silence, self.server.silence = self.server.silence, ""
+        if silence == "before the answer":
+            self.server.closing.wait(30)
         self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
+        self.send_header("Content-Length", "4" if silence else "0")
         self.end_headers()
+        if silence:
+            self.server.closing.wait(30)
 
     do_PUT = do_GET = do_POST
 
@@ -233,18 +244,25 @@ def test_the_headers_over_retries_are_the_recorded_ones(
     assert told == expected, "these headers and no others: no secret either"
 
 
-def test_a_timeout_is_told_as_recorded(file: Path, client: tasks_v2.CloudTasksClient) -> None:
-    from defer_local.queued import Settled
-    from defer_local.retry import failed
-
-    client.create_task(parent=QUEUE, task=app_engine("t"))
-    queue = DurableQueue(file)
-    [task] = queue.turn("me", [], limit=1, now=clock.now())
-    queue.turn("me", [Settled(task=task, after=failed(task, None, clock.now()))], limit=0, now=clock.now())
-    [task] = queue.tasks()
-    recorded = RECORDED["timeouts"]["appengine"]
-    assert (str(task.previous_response), task.retry_reason) == (recorded["previous_response"], recorded["retry_reason"])
-    queue.close()
+@pytest.mark.parametrize("kind", ["appengine", "http"])
+@pytest.mark.parametrize("silence", ["before the answer", "in the answer's body"])
+def test_an_answer_that_does_not_come_in_time_is_told_as_recorded(
+    file: Path, target: Target, deliver: Callable[[], None], kind: str, silence: str
+) -> None:
+    target.silence = silence
+    url = "/work" if kind == "appengine" else f"{target.url}/work"
+    transport = LocalTransport(file=file)
+    # shorter than the API takes, so that the test is short
+    routing = Routing(url=url, dispatch_deadline=0.2, retry=RetryOptions(min_backoff=0.01))
+    transport.send(Message(body=b"", routing=routing))
+    deliver()
+    _, again = target.requests
+    recorded = RECORDED["timeouts"][kind]
+    prefix = "x-appengine-" if kind == "appengine" else "x-cloudtasks-"
+    told = (again[f"{prefix}taskpreviousresponse"], again[f"{prefix}taskretryreason"])
+    assert told == (recorded["previous_response"], recorded.get("retry_reason", ""))
+    assert (again[f"{prefix}taskretrycount"], again[f"{prefix}taskexecutioncount"]) == ("1", "0")
+    transport.close()
 
 
 def test_method_body_and_headers_arrive(
@@ -289,8 +307,8 @@ def test_a_paused_queue_waits_and_run_task_does_not(
     names = [client.create_task(parent=QUEUE, task=app_engine()).name for _ in range(2)]
     with Dispatcher(file=file, target=target.url) as dispatcher:
         client.run_task(name=names[0])
-        _wait(lambda: len(target.requests) == 1)
-        assert [task.name for task in client.list_tasks(parent=QUEUE)] == names[1:]
+        _wait(lambda: [task.name for task in client.list_tasks(parent=QUEUE)] == names[1:])
+        assert len(target.requests) == 1
         assert client.resume_queue(name=QUEUE).state == tasks_v2.Queue.State.RUNNING
         dispatcher.run_until_idle()
     assert [each["x-appengine-taskname"] for each in target.requests] == [name.split("/")[-1] for name in names]

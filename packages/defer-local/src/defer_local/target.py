@@ -6,6 +6,7 @@ import http.client
 import io
 import logging
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +21,7 @@ from .queued import QueuedTask
 log = logging.getLogger("defer.local")
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+_CHUNK = 65536
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -83,7 +85,9 @@ def _split(base_url: str) -> SplitResult:
 
 def _request(url: SplitResult, task: QueuedTask, headers: dict[str, str]) -> int | None:
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = kind(url.hostname or "", url.port, timeout=task.routing.dispatch_deadline or DEFAULT_DEADLINE)
+    deadline = task.routing.dispatch_deadline or DEFAULT_DEADLINE
+    until = time.monotonic() + deadline
+    connection = kind(url.hostname or "", url.port, timeout=deadline)
     try:
         try:
             connection.connect()
@@ -91,12 +95,29 @@ def _request(url: SplitResult, task: QueuedTask, headers: dict[str, str]) -> int
             raise ServerAbsentError(f"Nobody listens at {url.netloc}") from error
         path = (url.path or "/") + (f"?{url.query}" if url.query else "")
         connection.request(task.method, path, body=task.body or None, headers=headers)
-        return connection.getresponse().status
+        return _whole_answer(connection, until)
     except (OSError, http.client.HTTPException, ValueError) as error:
         log.debug("Task %s in %s had no answer: %r", task.name, task.queue, error)
         return None
     finally:
         connection.close()
+
+
+def _whole_answer(connection: http.client.HTTPConnection, until: float) -> int:
+    """The status of an answer that came to its end. Raises OSError where it did not in time."""
+    sock = connection.sock
+    sock.settimeout(_left(until))
+    response = connection.getresponse()
+    while response.read(_CHUNK):
+        sock.settimeout(_left(until))
+    return response.status
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("The dispatch deadline has passed.")
+    return left
 
 
 def call_wsgi(app: WsgiApp, task: QueuedTask, headers: dict[str, str]) -> int:
