@@ -1,0 +1,88 @@
+"""The frame: Google's own handler runs it, and we strip it without unpickling anything."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from defer_core import PermanentTaskFailure, SingularTaskFailure, defer, execute, frame
+from defer_core.delivery import Delivery
+from defer_core.errors import DecodeError
+from defer_core.execute import Outcome
+from defer_core.record import State
+from defer_core.testing import MemoryStore, in_memory
+
+calls: list[Any] = []
+
+
+def note(*args: Any) -> None:
+    calls.append(args)
+
+
+def fail(kind: str) -> None:
+    raise {"permanent": PermanentTaskFailure, "singular": SingularTaskFailure, "value": ValueError}[kind](kind)
+
+
+def body_of(func: Any, *args: Any) -> bytes:
+    with in_memory() as queue:
+        defer(func, *args)
+        return queue.queued()[0].message.body
+
+
+def test_the_frame_is_a_pickle_of_a_call_of_run_envelope() -> None:
+    import defer_core
+
+    body = body_of(note, 1)
+    assert pickle.loads(body) == (defer_core.run_envelope, (frame.unwrap(body),), {})
+
+
+def test_the_real_sdk_runs_it() -> None:
+    deferred = pytest.importorskip("google.appengine.ext.deferred")
+    calls.clear()
+    with in_memory():
+        deferred.run(body_of(note, 1, "two"))
+    assert calls == [(1, "two")]
+
+
+def test_the_real_sdk_gets_its_own_failures() -> None:
+    deferred = pytest.importorskip("google.appengine.ext.deferred")
+    store = MemoryStore()
+    with in_memory(store=store):
+        with pytest.raises(deferred.PermanentTaskFailure):
+            deferred.run(body_of(fail, "permanent"))
+        assert store.count(State.DEAD) == 1
+        with pytest.raises(deferred.SingularTaskFailure):
+            deferred.run(body_of(fail, "singular"))
+        with pytest.raises(ValueError, match="value"):
+            deferred.run(body_of(fail, "value"))
+
+
+def test_promise_8_ours_is_stripped_without_unpickling(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = body_of(note, 1, [2], {"three": 4.0})
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("something was unpickled")
+
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    calls.clear()
+    with in_memory():
+        assert execute(body, Delivery(retry_count=0)) is Outcome.DONE
+    assert calls == [(1, [2], {"three": 4.0})]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda body: body + b".",
+        lambda body: body[:-1],
+        lambda body: body[: len(frame.PREFIX)],
+        lambda body: frame.PREFIX + (2**32 - 1).to_bytes(4, "little") + body[len(frame.PREFIX) + 4 :],
+        lambda body: body[:-1] + b"x",
+    ],
+)
+def test_a_length_that_lies_is_refused(broken: Any) -> None:
+    with pytest.raises(DecodeError):
+        frame.unwrap(broken(body_of(note)))

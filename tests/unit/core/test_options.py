@@ -1,0 +1,153 @@
+"""The options of `defer()`: good values, and the error for each bad one."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from defer_core import RetryOptions, clock, config, defer
+from defer_core.errors import OptionError
+from defer_core.options import NAMES, parse, split
+from defer_core.testing import in_memory
+
+NOW = 1_800_000_000.0
+DAY = 86400.0
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Iterator[None]:
+    with clock.replaced(lambda: NOW):
+        yield
+
+
+def parsed(**given: Any) -> Any:
+    return parse(given, config.Config())
+
+
+@pytest.mark.parametrize(
+    ("given", "eta"),
+    [
+        ({}, None),
+        ({"_countdown": 0}, NOW),
+        ({"_countdown": 1.5}, NOW + 1.5),
+        ({"_countdown": dt.timedelta(minutes=1)}, NOW + 60),
+        ({"_eta": dt.datetime.fromtimestamp(NOW + 5, dt.timezone.utc)}, NOW + 5),
+        ({"_eta": dt.datetime.fromtimestamp(NOW + 5, dt.timezone.utc).replace(tzinfo=None)}, NOW + 5),
+        ({"_eta": dt.datetime.fromtimestamp(NOW + 5, ZoneInfo("Asia/Tokyo"))}, NOW + 5),
+        ({"_countdown": 7, "_eta": dt.datetime(2000, 1, 1)}, NOW + 7),
+        ({"_countdown": 30 * DAY}, NOW + 30 * DAY),
+    ],
+)
+def test_when(given: dict[str, Any], eta: float | None) -> None:
+    assert parsed(**given).routing.eta == eta
+
+
+def test_a_naive_eta_is_in_the_configured_zone() -> None:
+    tokyo = config.Config(timezone=ZoneInfo("Asia/Tokyo"))
+    eta = dt.datetime.fromtimestamp(NOW + 60, ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)
+    assert parse({"_eta": eta}, tokyo).routing.eta == NOW + 60
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("web", ("web", None, None)), ("v1.web", ("web", "v1", None)), ("0.v1.web", ("web", "v1", "0"))],
+)
+def test_target(target: str, expected: tuple[str | None, ...]) -> None:
+    routing = parsed(_target=target).routing
+    assert (routing.service, routing.version, routing.instance) == expected
+
+
+def test_everything_has_its_place() -> None:
+    options = parsed(
+        _name="n-1_A", _queue="mail-1", _service="s", _version="v", _instance="i", _url="/x", _headers={"A": "b"},
+        _retry_options={"max_attempts": 3}, _transactional=False, _using="other", _small_task=True,
+        _wipe_related_caches=False, _dispatch_deadline=dt.timedelta(minutes=5),
+    )  # fmt: skip
+    routing = options.routing
+    assert (routing.name, routing.queue, routing.url, routing.headers) == ("n-1_A", "mail-1", "/x", {"A": "b"})
+    assert (routing.service, routing.version, routing.instance) == ("s", "v", "i")
+    assert routing.retry == RetryOptions(max_attempts=3) and routing.dispatch_deadline == 300
+    assert (options.transactional, options.using, options.small, options.wipe_related_caches) == (
+        False, "other", True, False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"_countdown": "60"}, "_countdown"),
+        ({"_countdown": float("nan")}, "_countdown"),
+        ({"_countdown": True}, "_countdown"),
+        ({"_countdown": 30 * DAY + 1}, "30 days"),
+        ({"_eta": 5}, "_eta"),
+        ({"_eta": dt.date(2030, 1, 1)}, "_eta"),
+        ({"_eta": dt.datetime(2100, 1, 1)}, "30 days"),
+        ({"_name": "with space"}, "_name"),
+        ({"_name": "x" * 501}, "_name"),
+        ({"_name": ""}, "_name"),
+        ({"_queue": "under_score"}, "_queue"),
+        ({"_queue": 5}, "_queue"),
+        ({"_target": "a..b"}, "_target"),
+        ({"_target": "web", "_service": "web"}, "_target"),
+        ({"_url": "relative"}, "_url"),
+        ({"_url": 5}, "_url"),
+        ({"_headers": ["A"]}, "_headers"),
+        ({"_headers": {"A": 5}}, "_headers"),
+        ({"_headers": {"A": "b\r\nC: d"}}, "_headers"),
+        ({"_transactional": "yes"}, "_transactional"),
+        ({"_small_task": 1}, "_small_task"),
+        ({"_wipe_related_caches": "no"}, "_wipe_related_caches"),
+        ({"_using": 5}, "_using"),
+        ({"_dispatch_deadline": 5}, "_dispatch_deadline"),
+        ({"_dispatch_deadline": "long"}, "_dispatch_deadline"),
+        ({"_retry_options": 5}, "_retry_options"),
+        ({"_retry_options": {"max_attemps": 3}}, "max_attempts"),
+        ({"_retry_options": {"max_attempts": -2}}, "max_attempts"),
+    ],
+)
+def test_bad_values_are_refused_naming_the_option(given: dict[str, Any], says: str) -> None:
+    with in_memory() as queue:
+        with pytest.raises(OptionError, match=says):
+            defer(plain, **given)
+        assert queue.queued() == []
+
+
+def plain() -> None:
+    pass
+
+
+def takes(_mine: int, _queue: str = "") -> None:
+    pass
+
+
+def takes_all(**kwargs: Any) -> None:
+    pass
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with in_memory(), pytest.raises(TypeError, match="_countdown"):
+        defer(plain, _countdwon=5)
+
+
+def test_underscored_keywords_that_the_callable_takes_are_its_own() -> None:
+    settings = config.Config()
+    options, rest = split(takes, {"_mine": 1, "_queue": "mail"}, settings)
+    assert (rest, options.routing.queue) == ({"_mine": 1}, "mail")
+    assert split(takes_all, {"_other": 1}, settings)[1] == {"_other": 1}
+
+
+def test_retry_options_of_the_sdk() -> None:
+    taskqueue = pytest.importorskip("google.appengine.api.taskqueue")
+    given = taskqueue.TaskRetryOptions(task_retry_limit=5, task_age_limit=60, min_backoff_seconds=0.5, max_doublings=2)
+    expected = RetryOptions(max_attempts=6, max_retry_duration=60, min_backoff=0.5, max_doublings=2)
+    assert parsed(_retry_options=given).routing.retry == expected
+    assert parsed(_retry_options={"task_retry_limit": 0}).routing.retry == RetryOptions(max_attempts=1)
+    assert parsed(_retry_options=expected).routing.retry == expected
+
+
+def test_the_names_are_those_of_the_design() -> None:
+    assert len(NAMES) == 16 and "_small_task" in NAMES
