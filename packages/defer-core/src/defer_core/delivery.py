@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -40,6 +38,12 @@ class Delivery:
     require_signature: bool = False
     """The door that let this in vouches for nobody: only a signed envelope may run."""
 
+    def until(self, deadline: float) -> Delivery:
+        """The same attempt, with a deadline. (`dataclasses.replace` costs a fifth of a small task.)"""
+        copy = object.__new__(Delivery)
+        copy.__dict__.update(self.__dict__, deadline=deadline)
+        return copy
+
     def seconds_left(self, now: float | None = None) -> float:
         """Seconds until the deadline (the default deadline where none is known); negative once it is past."""
         deadline = self.started + DEFAULT_DEADLINE if self.deadline is None else self.deadline
@@ -54,11 +58,17 @@ def current_delivery() -> Delivery | None:
     return _current.get()
 
 
-@contextmanager
-def delivering(delivery: Delivery) -> Iterator[Delivery]:
-    """Make `delivery` the current one for the length of a `with` block."""
-    token = _current.set(delivery)
-    try:
-        yield delivery
-    finally:
-        _current.reset(token)
+class delivering:
+    """Makes a delivery the current one for the length of a `with` block."""
+
+    __slots__ = ("_delivery", "_token")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    def __enter__(self) -> Delivery:
+        self._token = _current.set(self._delivery)
+        return self._delivery
+
+    def __exit__(self, *exc: object) -> None:
+        _current.reset(self._token)

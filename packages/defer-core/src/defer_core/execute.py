@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -83,7 +83,7 @@ def _run(opened: Opened, body: bytes, delivery: Delivery, config: Config) -> Out
     sealed = opened.sealed
     deadline = delivery.deadline or delivery.started + (sealed.deadline or DEFAULT_DEADLINE)
     try:
-        with delivering(replace(delivery, deadline=deadline)), tracing.continued(sealed.trace, opened.label):
+        with delivering(delivery.until(deadline)), tracing.continued(sealed.trace, opened.label):
             opened.run()
     except Exception as error:
         if _is_failure(error, SingularTaskFailure):

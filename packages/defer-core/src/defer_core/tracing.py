@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 
 def outgoing() -> dict[str, str]:
@@ -17,14 +18,18 @@ def outgoing() -> dict[str, str]:
     return carrier
 
 
-@contextmanager
-def continued(trace: Mapping[str, str], name: str) -> Iterator[None]:
-    """Run a task in a span that continues the trace of its `defer()`."""
+_NO_SPAN = nullcontext()
+
+
+def continued(trace: Mapping[str, str], name: str) -> AbstractContextManager[Any]:
+    """A span, for a `with` block around a task, that continues the trace of its `defer()`."""
     if not trace or "opentelemetry.trace" not in sys.modules:
-        yield
-        return
+        return _NO_SPAN
     from opentelemetry import trace as otel
     from opentelemetry.propagate import extract
 
-    with otel.get_tracer("defer").start_as_current_span(name, context=extract(trace), kind=otel.SpanKind.CONSUMER):
-        yield
+    tracer = otel.get_tracer("defer")
+    span: AbstractContextManager[Any] = tracer.start_as_current_span(
+        name, context=extract(trace), kind=otel.SpanKind.CONSUMER
+    )
+    return span

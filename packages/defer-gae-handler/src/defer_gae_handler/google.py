@@ -118,7 +118,7 @@ class Handler(sdk.Handler):
     def run_from_request(self, environ: Environ) -> tuple[str, HTTPStatus, list[tuple[str, str]]]:
         """The SDK's, for our bodies too."""
         try:
-            return super().run_from_request({**environ, "wsgi.input": _Body(environ)})  # type: ignore[no-any-return]
+            return super().run_from_request({**environ, "wsgi.input": _Body(environ)})
         except _TooLargeError:
             return "The body is too large.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, [("Content-Type", "text/plain")]
 

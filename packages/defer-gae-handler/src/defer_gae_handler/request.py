@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 
@@ -54,6 +55,7 @@ class EnvironHeaders(Mapping[str, str]):
         return sum(1 for _ in self)
 
 
+_CASELESS = (Headers, EnvironHeaders)
 _BARE = frozenset({"CONTENT_TYPE", "CONTENT_LENGTH"})
 _keys: dict[str, str] = {}
 
@@ -86,7 +88,7 @@ class Request:
     once a door is open and the length fits."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.headers, Headers | EnvironHeaders):
+        if not isinstance(self.headers, _CASELESS):
             object.__setattr__(self, "headers", Headers(self.headers))
 
 
@@ -104,3 +106,8 @@ class Response:
     def __post_init__(self) -> None:
         if not isinstance(self.headers, Headers):
             object.__setattr__(self, "headers", Headers(self.headers))
+
+    @cached_property
+    def wsgi_headers(self) -> list[tuple[str, str]]:
+        """The headers, and the length, as WSGI wants them; a server may change a copy."""
+        return [*self.headers.items(), ("Content-Length", str(len(self.body)))]

@@ -75,8 +75,7 @@ def _answer(environ: Environ) -> Response:
 
 def send(response: Response, start_response: StartResponse) -> list[bytes]:
     """Answer a WSGI request."""
-    headers = [*response.headers.items(), ("Content-Length", str(len(response.body)))]
-    start_response(_REASONS[response.status], headers)
+    start_response(_REASONS[response.status], response.wsgi_headers.copy())
     return [response.body]
 
 

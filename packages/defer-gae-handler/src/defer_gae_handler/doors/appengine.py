@@ -26,10 +26,13 @@ class AppEngineDoor(Door):
     name: ClassVar[str] = "appengine"
     target: ClassVar[str] = "appengine"
 
+    def __init__(self) -> None:
+        self._here = on_app_engine()
+
     def admits(self, request: Request) -> bool:
         headers = request.headers
         named = headers.get("X-AppEngine-TaskName") or headers.get("X-AppEngine-QueueName")
-        return bool(named) and on_app_engine() and _comes_from_the_queue(request)
+        return self._here and bool(named) and _comes_from_the_queue(request)
 
 
 def is_cron(request: Request) -> bool:
