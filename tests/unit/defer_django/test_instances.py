@@ -177,7 +177,7 @@ def test_a_model_that_is_not_here_is_not_readable_yet() -> None:
     from defer_django import instances
 
     with pytest.raises(CallableNotFoundError, match=r"testapp\.Gone"):
-        instances.decode(["testapp.Gone", "default", False, {}, None])
+        instances.decode(["testapp.Gone", "default", False, {}])
 
 
 def test_a_lazy_user_arrives_as_the_user() -> None:

@@ -132,8 +132,8 @@ class _Level:
 
     def _encode_other(self, obj: Any, kind: type) -> Any:
         how = registered(kind)
-        if how is not None:
-            return _ext(ext.NAMED, self._nested([how.name, how.encode(obj)]))
+        if how is not None and (plain := how.encode(obj)) is not NotImplemented:
+            return _ext(ext.NAMED, self._nested([how.name, plain]))
         if kind is dt.timezone:
             return _ext(ext.TIMEZONE, self._nested(ext.timezone_to_plain(obj)))
         by_name = ext.BY_NAME.get((kind.__module__, kind.__qualname__))

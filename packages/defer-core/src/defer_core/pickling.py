@@ -40,8 +40,11 @@ class _Pickler(pickle.Pickler):
         # pickle asks only once for an object that it has finished: asked again, it is still at it
         if id(obj) in self._begun:
             raise UnserializableError(f"a {type(obj).__qualname__} in it contains itself")
+        plain = how.encode(obj)
+        if plain is NotImplemented:
+            return NotImplemented
         self._begun[id(obj)] = obj
-        return revive, (how.name, how.encode(obj))
+        return revive, (how.name, plain)
 
 
 class _Unpickler(pickle.Unpickler):

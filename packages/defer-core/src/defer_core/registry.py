@@ -20,7 +20,7 @@ class RegisteredType:
     name: str
     """What the wire calls it; never to be changed."""
     encode: Callable[[Any], Any]
-    """From a value to values that can travel."""
+    """From a value to values that can travel; or NotImplemented, to leave this value to pickle."""
     decode: Callable[[Any], Any]
     """And back."""
     subclasses: bool = False
@@ -39,6 +39,7 @@ def register_type(
     """Let values of `cls` travel as what `encode` makes of them, under `name`, which must never change.
 
     `encode` returns anything that can itself travel and leaves the value as it is; `decode` makes the value of it again.
+    An `encode` that returns NotImplemented leaves this one value to pickle, if that is allowed.
     A `decode` that finds something missing raises NotYetReadableError, so that the task is tried again for the grace;
     what else it raises counts the same. With `subclasses`, a subclass travels so too, unless it is registered itself.
 

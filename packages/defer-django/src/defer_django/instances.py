@@ -1,7 +1,8 @@
 """Model instances on the wire: fields and the rest of `__dict__`, minus relation caches, which are not collected.
 
-An instance travels as `[label, alias, adding, attributes, caches]`; one whose class pickles in a way of its own as
-`[function, arguments, state]`, which is what its `__reduce__` gave. The caller's instance is only read.
+An instance travels as `[label, alias, adding, attributes]`; one whose class pickles in a way of its own as
+`[function, arguments, state]`, which is what its `__reduce__` gave. The caller's instance is only read. Where the caches
+are to travel, too (`_wipe_related_caches=False`), it is left to pickle: caches refer back to their instance.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ def register() -> None:
     codec.register_type(SafeString, "django.safe", lambda text: text + "", SafeString)
 
 
-def encode(instance: Model) -> list[Any]:
-    """What travels of an instance. Raises UnserializableError."""
+def encode(instance: Model) -> Any:
+    """What travels of an instance; NotImplemented where its caches are to travel, too. Raises UnserializableError."""
     if isinstance(instance, LazyObject):
         instance = _unwrapped(instance)
+    if not codec.wiping():
+        return NotImplemented
     if _pickles_as_usual(type(instance)):
         return _collect(instance, instance.__dict__, instance._state)
     function, arguments, *rest = instance.__reduce_ex__(4)
@@ -44,10 +47,6 @@ def encode(instance: Model) -> list[Any]:
     if any(each is not None for each in rest[1:]):
         raise UnserializableError(f"The __reduce__ of {type(instance).__qualname__} gives more than Django can read.")
     return [function, list(arguments), _without_caches(state)]
-
-
-def _wiping() -> bool:
-    return getattr(codec, "wiping", lambda: True)()
 
 
 def _unwrapped(proxy: LazyObject) -> Any:
@@ -67,8 +66,7 @@ def _pickles_as_usual(kind: Any) -> bool:
 
 def _collect(instance: Model, attributes: Mapping[str, Any], state: ModelState) -> list[Any]:
     values = {key: _plain(value) for key, value in attributes.items() if key not in _NOT_COLLECTED}
-    caches = None if _wiping() else [dict(state.fields_cache), attributes.get(PREFETCHED)]
-    return [instance._meta.label, state.db, state.adding, values, caches]
+    return [instance._meta.label, state.db, state.adding, values]
 
 
 def _plain(value: Any) -> Any:
@@ -84,7 +82,7 @@ def _plain(value: Any) -> Any:
 
 def _without_caches(state: Any) -> Any:
     """What a model's own `__reduce__` gives as its state, which may well be a copy of `__dict__`."""
-    if not isinstance(state, Mapping) or not isinstance(state.get("_state"), ModelState) or not _wiping():
+    if not isinstance(state, Mapping) or not isinstance(state.get("_state"), ModelState):
         return state
     kept = {key: value for key, value in state.items() if key != PREFETCHED}
     return kept | {"_state": _bare(state["_state"].db, state["_state"].adding)}
@@ -100,7 +98,7 @@ def decode(wire: list[Any]) -> Model:
     """The instance; neither `__init__` nor the signals of one are called. Raises CallableNotFoundError."""
     if not isinstance(wire[0], str):
         return _rebuilt(*wire)
-    label, db, adding, values, caches = wire
+    label, db, adding, values = wire
     try:
         model = apps.get_model(label)
     except (LookupError, ValueError) as error:
@@ -111,10 +109,6 @@ def decode(wire: list[Any]) -> Model:
         instance.__dict__.update(values)
     else:
         instance.__setstate__({"_state": instance._state, "_django_version": _version(), **values})
-    if caches:
-        instance._state.fields_cache = dict(caches[0])
-        if caches[1] is not None:
-            instance.__dict__[PREFETCHED] = caches[1]
     return instance
 
 
