@@ -1,4 +1,4 @@
-"""`python -m defer_core sweep` and `python -m defer_core dead …`, configured by `DEFER_*` variables."""
+"""`python -m defer_core sweep`, `… dead …` and `… queues …`, configured by `DEFER_*` variables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from . import clock, dead
 from .config import current
 from .errors import ConfigError, DeferError
+from .queues import add_queue_arguments, run_queues
 from .record import State, TaskRecord
 from .stores.base import TaskStore
 from .sweep import sweep
@@ -23,12 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Add `sweep` and `dead` to a parser."""
+    """Add `sweep`, `dead` and `queues` to a parser."""
     commands = parser.add_subparsers(dest="command", required=True)
     sweeping = commands.add_parser("sweep", help="send what a crash left behind, and wake what has stalled")
     sweeping.add_argument("--budget", type=float, help="seconds after which to stop")
     burying = commands.add_parser("dead", help="the dead letters")
     add_dead_arguments(burying)
+    queueing = commands.add_parser("queues", help="the declared queues of Cloud Tasks")
+    add_queue_arguments(queueing)
 
 
 def add_dead_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +43,8 @@ def add_dead_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run a parsed command on every configured store. Returns the exit status."""
     try:
+        if arguments.command == "queues":
+            return run_queues(arguments.action, arguments.names)
         stores = current().every_store()
         if not stores:
             raise ConfigError("No store is configured: set DEFER_TRANSPORT or DEFER_STORE.")

@@ -96,6 +96,8 @@ class Config:
     """Seconds for which dead letters are kept; 0 is for ever."""
     max_unverified: int = 100
     """How many dead letters are kept of bodies that never verified."""
+    queues: Sequence[str | Mapping[str, Any]] = ()
+    """The queues of Cloud Tasks that `queues create` makes: names, or mappings with `name`, `rate_per_second`, ..."""
     timezone: tzinfo | Callable[[], tzinfo] = timezone.utc
     """The zone of a naive `_eta`."""
 

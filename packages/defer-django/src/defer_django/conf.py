@@ -14,7 +14,15 @@ from django.utils import timezone
 from defer_core.config import Config, from_environment, on_google_cloud
 
 SETTINGS = frozenset(
-    ("DEFER", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "DEBUG", "CLOUD_TASKS_PROJECT_ID", "CLOUD_TASKS_LOCATION")
+    (
+        "DEFER",
+        "SECRET_KEY",
+        "SECRET_KEY_FALLBACKS",
+        "DEBUG",
+        "CLOUD_TASKS_PROJECT_ID",
+        "CLOUD_TASKS_LOCATION",
+        "CLOUD_TASKS_QUEUES",
+    )
 )
 """The settings that a Config is made of."""
 FIELDS = frozenset(each.name.upper() for each in fields(Config))
@@ -33,6 +41,8 @@ def from_settings() -> Config:
     fields = {**_automatic(), **defaults, **_from_djangae(), **_from_environment(), **_from_dict()}
     if fields.get("transport") == "cloud":
         fields["transport_options"] = {**_project(), **fields.get("transport_options", {})}
+    if getattr(settings, "CLOUD_TASKS_QUEUES", None):
+        fields.setdefault("queues", settings.CLOUD_TASKS_QUEUES)
     return Config(**fields)
 
 

@@ -18,7 +18,7 @@ HTTP_DEADLINES, APP_ENGINE_DEADLINES = (15.0, 1800.0), (15.0, 86415.0)
 
 
 _NAMES = """CreateTaskRequest BatchCreateTasksRequest BatchCreateTasksResponse BatchCreateTasksMetadata GetQueueRequest
-UpdateQueueRequest PauseQueueRequest ResumeQueueRequest PurgeQueueRequest""".split()
+CreateQueueRequest UpdateQueueRequest PauseQueueRequest ResumeQueueRequest PurgeQueueRequest""".split()
 
 
 @cache

@@ -1,0 +1,174 @@
+"""Declared queues: made, changed and stopped by command, on Google's API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from defer_core.__main__ import main
+from defer_core.errors import ConfigError, TransportError
+from defer_core.queues import QueueAdmin, QueueSettings, parse
+from defer_core.testing import MemoryTransport, configured
+from defer_core.transports.cloud_tasks import CloudTasksTransport
+
+grpc = pytest.importorskip("grpc")
+pytest.importorskip("google.cloud.tasks_v2")
+
+
+class Queues:
+    """A server of the queue calls, which keeps queues by their full name."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, Any] = {}
+        self.purged: list[str] = []
+        self.masks: list[list[str]] = []
+
+    def handlers(self) -> dict[str, Any]:
+        from defer_core.transports.cloud_message import protobuf
+
+        methods = {name: getattr(self, name) for name in dir(self) if name.endswith("Queue")}
+        return {
+            name: grpc.unary_unary_rpc_method_handler(
+                method,
+                request_deserializer=getattr(protobuf(), f"{name}Request").FromString,
+                response_serializer=lambda each: each.SerializeToString(),
+            )
+            for name, method in methods.items()
+        }
+
+    def CreateQueue(self, request: Any, context: Any) -> Any:
+        if request.queue.name in self.queues:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, "Queue already exists")
+        self.queues[request.queue.name] = request.queue
+        return request.queue
+
+    def UpdateQueue(self, request: Any, context: Any) -> Any:
+        self.masks.append(list(request.update_mask.paths))
+        self.queues.setdefault(request.queue.name, request.queue).MergeFrom(request.queue)
+        return request.queue
+
+    def GetQueue(self, request: Any, context: Any) -> Any:
+        if request.name not in self.queues:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Queue does not exist.")
+        return self.queues[request.name]
+
+    def PauseQueue(self, request: Any, context: Any) -> Any:
+        queue = self.GetQueue(request, context)
+        queue.state = 2
+        return queue
+
+    def ResumeQueue(self, request: Any, context: Any) -> Any:
+        queue = self.GetQueue(request, context)
+        queue.state = 1
+        return queue
+
+    def PurgeQueue(self, request: Any, context: Any) -> Any:
+        self.purged.append(request.name)
+        return self.GetQueue(request, context)
+
+
+@pytest.fixture
+def queues() -> Queues:
+    return Queues()
+
+
+@pytest.fixture
+def transport(queues: Queues) -> Iterator[CloudTasksTransport]:
+    listener = grpc.server(ThreadPoolExecutor(2))
+    service = "google.cloud.tasks.v2.CloudTasks"
+    listener.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, queues.handlers())])
+    port = listener.add_insecure_port("127.0.0.1:0")
+    listener.start()
+    yield CloudTasksTransport(project="p", location="l", emulator_host=f"127.0.0.1:{port}")
+    listener.stop(None).wait()
+
+
+def full(name: str) -> str:
+    return f"projects/p/locations/l/queues/{name}"
+
+
+def test_a_queue_is_made_once(transport: CloudTasksTransport, queues: Queues) -> None:
+    admin = QueueAdmin(transport)
+    settings = QueueSettings(name="mail", rate_per_second=2.5, rate_max_concurrent=3, retry_min_backoff=0.5)
+    assert admin.create(settings) and not admin.create(settings)
+    made = queues.queues[full("mail")]
+    assert (made.rate_limits.max_dispatches_per_second, made.rate_limits.max_concurrent_dispatches) == (2.5, 3)
+    assert made.retry_config.min_backoff.nanos == 500_000_000
+
+
+def test_an_update_touches_what_is_declared(transport: CloudTasksTransport, queues: Queues) -> None:
+    QueueAdmin(transport).update(QueueSettings(name="mail", retry_max_attempts=-1))
+    assert queues.masks == [["name", "retry_config.max_attempts"]]
+    assert queues.queues[full("mail")].retry_config.max_attempts == -1
+
+
+def test_a_queue_is_paused_resumed_and_purged(transport: CloudTasksTransport, queues: Queues) -> None:
+    admin = QueueAdmin(transport)
+    admin.create(QueueSettings(name="mail"))
+    admin.pause("mail")
+    assert admin.state("mail") == "PAUSED"
+    admin.resume("mail")
+    assert admin.state("mail") == "RUNNING"
+    admin.purge("mail")
+    assert queues.purged == [full("mail")]
+
+
+def test_an_error_says_what_cloud_tasks_said(transport: CloudTasksTransport) -> None:
+    with pytest.raises(TransportError, match="PauseQueue of projects/p/locations/l/queues/gone: NOT_FOUND"):
+        QueueAdmin(transport).pause("gone")
+
+
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ({"name": "a/b"}, "short name"),
+        ({"rate_per_second": 1}, "short name"),
+        ({"name": "a", "rate_per_secnd": 1}, "rate_per_second"),
+        ({"name": "a", "rate_per_second": "1"}, "it is a number"),
+    ],
+)
+def test_a_wrong_entry_is_named(entry: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(entry)
+
+
+def test_the_command(transport: CloudTasksTransport, queues: Queues, capsys: pytest.CaptureFixture[str]) -> None:
+    with configured(transport=transport, queues=["default", {"name": "mail", "rate_per_second": 1}]):
+        assert main(["queues", "create"]) == 0
+        assert main(["queues", "create"]) == 0
+        assert main(["queues", "pause", "mail"]) == 0
+        assert main(["queues", "show"]) == 0
+        assert main(["queues", "update", "other"]) == 1
+        assert main(["queues", "purge"]) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "default: created",
+        "mail: created",
+        "default: there already",
+        "mail: there already",
+        "mail: paused",
+        "default: state_unspecified",
+        "mail: paused",
+    ]
+    assert "not declared" in said.err and "name the queues" in said.err
+    assert queues.purged == []
+
+
+def test_the_command_is_of_cloud_tasks_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with configured(transport=MemoryTransport(), queues=["default"]):
+        assert main(["queues", "create"]) == 1
+    assert "the transport is 'memory'" in capsys.readouterr().err
+
+
+def test_django_declares_them_as_djangae_does(
+    transport: CloudTasksTransport, queues: Queues, settings: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from django.core.management import call_command
+
+    settings.DEFER = {"TRANSPORT": transport}
+    settings.CLOUD_TASKS_QUEUES = [{"name": "mail", "rate_per_second": 5, "retry_max_attempts": 3}]
+    call_command("defer_queues", "update")
+    assert queues.queues[full("mail")].rate_limits.max_dispatches_per_second == 5
