@@ -54,11 +54,29 @@ def cloud(request: pytest.FixtureRequest, *, batches: bool) -> Adapter:
     return transport, queued
 
 
+def cloud_on_local(request: pytest.FixtureRequest) -> Adapter:
+    """The transport of Cloud Tasks on the server that `defer-local --grpc` runs."""
+    pytest.importorskip("grpc")
+    pytest.importorskip("google.cloud.tasks_v2")
+    from defer_core.queues import QueueAdmin, QueueSettings
+    from defer_core.transports.cloud_tasks import CloudTasksTransport
+    from defer_local.cloud.server import CloudTasksServer
+
+    server = CloudTasksServer(file=request.getfixturevalue("tmp_path") / "queue.sqlite3")
+    server.start()
+    request.addfinalizer(server.stop)
+    transport = CloudTasksTransport(emulator_host=f"127.0.0.1:{server.port}")
+    for name in ("default", "mail", "a", "b"):
+        QueueAdmin(transport).create(QueueSettings(name=name))
+    return transport, lambda: [(t.queue.rpartition("/")[2], t.name, t.body) for t in server.queue.tasks()]
+
+
 ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], Adapter]] = {
     "memory": memory,
     "local": local,
     "cloud": lambda request: cloud(request, batches=False),
     "cloud with batches": lambda request: cloud(request, batches=True),
+    "cloud on local": cloud_on_local,
 }
 
 
