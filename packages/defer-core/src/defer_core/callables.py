@@ -29,6 +29,7 @@ _BY_NAME = (
     type,
 )
 
+_MAKES_SOMETHING = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 def check_runs(func: Any) -> None:
@@ -36,8 +37,10 @@ def check_runs(func: Any) -> None:
     inner = func
     while isinstance(inner, functools.partial):
         inner = inner.func
-    kind = "coroutine" if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner) else "generator"
-    if kind == "coroutine" or inspect.isgeneratorfunction(inner):
+    code = getattr(inner, "__code__", None)
+    flags = code.co_flags if isinstance(code, types.CodeType) else 0
+    if flags & _MAKES_SOMETHING:
+        kind = "generator" if flags & inspect.CO_GENERATOR else "coroutine"
         raise CallableError(f"{func!r} cannot be deferred: a call of it makes a {kind}, and runs nothing.")
 
 

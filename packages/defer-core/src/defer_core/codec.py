@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import gc
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,9 +30,10 @@ MAX_LEVELS = 100
 _KEPT_BUFFER = 1024 * 1024
 """Bytes up to which a packer's buffer is kept for the next call."""
 # bin and ext: what msgpack makes of bytearrays, memoryviews and its own types without asking
-_MARKERS = bytes([*range(0xC4, 0xCA), *range(0xD4, 0xD9)])
+_may_hide = re.compile(rb"[\xc4-\xc9\xd4-\xd8]").search
 _HIDDEN = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
 _CONTAINERS = frozenset({list, dict})
+_NUMBERS = frozenset({int, float})
 
 _wiping: ContextVar[bool] = ContextVar("defer_wiping", default=True)
 
@@ -99,7 +102,7 @@ class _Level:
 
     def pack(self, value: Any) -> bytes:
         data: bytes = self._packer.pack(value)
-        if len(data.translate(None, _MARKERS)) != len(data) and _hides(value):
+        if _may_hide(data) and _hides(value):
             return self._packer.pack(_shielded(value))  # type: ignore[no-any-return]
         return data
 
@@ -180,19 +183,30 @@ def _pack(value: Any, config: Config) -> bytes:
 
 
 def _hides(value: Any) -> bool:
-    """Whether there is a value among the native ones that msgpack packs as something else."""
-    if type(value) not in _CONTAINERS:
-        return type(value) in _HIDDEN
-    stack = [value]
-    while stack:
-        each = stack.pop()
-        inner = each.values() if type(each) is dict else each
-        kinds = set(map(type, inner))
-        if not kinds.isdisjoint(_HIDDEN) or (type(each) is dict and not _HIDDEN.isdisjoint(map(type, each))):
+    """Whether there is a value among the native ones that msgpack packs as something else. A level at a time: what a list or
+    dict refers to is its members, and asking for those of all of them at once is one call."""
+    level = [[value]]
+    while level:
+        members = level[0] if len(level) == 1 and type(level[0]) is list else gc.get_referents(*level)
+        if _are_numbers(members):
+            return False
+        kinds = set(map(type, members))
+        if not kinds.isdisjoint(_HIDDEN):
             return True
-        if not kinds.isdisjoint(_CONTAINERS):
-            stack.extend(child for child in inner if type(child) in _CONTAINERS)
+        if kinds.isdisjoint(_CONTAINERS):
+            return False
+        level = [each for each in members if type(each) in _CONTAINERS]
     return False
+
+
+def _are_numbers(members: list[Any]) -> bool:
+    """Whether these can be added up, which none of the hidden types can: the fastest proof for a long list of numbers."""
+    if not members or type(members[0]) not in _NUMBERS:
+        return False
+    try:
+        return type(sum(members)) in _NUMBERS
+    except Exception:
+        return False
 
 
 def _shielded(value: Any) -> Any:
