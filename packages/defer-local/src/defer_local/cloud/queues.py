@@ -130,9 +130,9 @@ def _check_free(connection: Connection, name: str) -> None:
 
 
 def _merge(request: Message, into: Message) -> None:
-    """Take over what the mask names; without a mask all that can be set."""
+    """Take over what the mask names (the name too, which is the same); without a mask all that can be set."""
     for path in request.update_mask.paths or SETTABLE:
-        if path.partition(".")[0] not in SETTABLE:
+        if path != "name" and path.partition(".")[0] not in SETTABLE:
             raise invalid(f"The field {path!r} of a queue cannot be updated.")
     if request.update_mask.paths:
         request.update_mask.MergeMessage(request.queue, into, replace_message_field=True)
