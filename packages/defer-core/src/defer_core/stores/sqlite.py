@@ -72,14 +72,11 @@ class SQLiteTaskStore(TaskStore):
         if self._read(due, *given).fetchone() is None:
             return []
         with self._writing() as connection:
-            leased = [
-                connection.execute(
-                    "UPDATE records SET lease = ?, due = ? WHERE id = ? RETURNING *",
-                    (new_id(), now + seconds, row["id"]),
-                ).fetchall()
-                for row in connection.execute(due, given).fetchall()
-            ]
-        return [_from_row(row) for rows in leased for row in rows]
+            ids = [row["id"] for row in connection.execute(due, given).fetchall()]
+            leases = [(new_id(), now + seconds, each) for each in ids]
+            connection.executemany("UPDATE records SET lease = ?, due = ? WHERE id = ?", leases)
+            leased = [connection.execute("SELECT * FROM records WHERE id = ?", (each,)).fetchone() for each in ids]
+        return [_from_row(row) for row in leased]
 
     def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
         changes["lease"] = new_lease
