@@ -17,9 +17,6 @@ from defer_core.testing import MemoryTransport, drain
 from defer_core.transports.memory import QueuedTask
 from defer_iteration.context import watching
 
-MAX_TASKS = 100_000
-"""Deliveries after which `process_task_queues()` says that tasks defer each other for ever."""
-
 
 class TaskFailedBehaviour:
     """What `process_task_queues()` does about a task that fails."""
@@ -100,7 +97,6 @@ def process_task_queues(
                 the_queue(),
                 queue=queue_name,
                 max_attempts=max_task_retry_count if retrying else 1,
-                max_tasks=MAX_TASKS,
                 on_error="ignore" if ignoring else _failed,
             )
         except _RowFailed as failed:
