@@ -28,7 +28,7 @@ class Site:
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
-        self.answers: list[int | Exception] = []
+        self.answers: list[int | BaseException] = []
         self.entered = threading.Event()
         self.go = threading.Event()
         self.go.set()
@@ -38,7 +38,7 @@ class Site:
         answer = self.answers.pop(0) if self.answers else 200
         self.entered.set()
         assert self.go.wait(30)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         start_response(f"{answer} Text", [])
         return [b"answer"]
@@ -80,11 +80,11 @@ def test_a_task_is_posted_with_its_body_and_the_secret(file: Path, transport: Lo
 
 
 def test_failures_and_exceptions_are_repeated(file: Path, transport: LocalTransport, site: Site) -> None:
-    site.answers = [503, ValueError("the application raises"), 404, 299]
+    site.answers = [503, ValueError("the application raises"), SystemExit(1), 404, 299]
     transport.send(message())
     Dispatcher(file=file, target=site).run_until_idle()
-    assert site.told("HTTP_X_APPENGINE_TASKRETRYCOUNT") == ["0", "1", "2", "3"]
-    assert site.told("HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE") == [None, "503", "500", "404"]
+    assert site.told("HTTP_X_APPENGINE_TASKRETRYCOUNT") == ["0", "1", "2", "3", "4"]
+    assert site.told("HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE") == [None, "503", "500", "0", "404"]
     assert transport.queue.tasks() == []
 
 

@@ -50,6 +50,7 @@ class Dispatcher:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._absent = False
+        self._pause = POLL
 
     def start(self) -> None:
         """Begin to deliver, in threads. Raises ConfigError where the file cannot be opened."""
@@ -126,15 +127,17 @@ class Dispatcher:
 
     def _turn(self) -> None:
         """Wait for results, or for time to look; then settle and lease in one transaction."""
-        self._collect(POLL)
-        now, free = clock.now(), self.concurrency - len(self._running)
-        if not self._unsettled and not (free and self.queue.has_due(now)):
-            return
-        leased = self.queue.turn(self.id, self._unsettled, limit=free, now=now)
-        self._unsettled.clear()
+        self._collect(self._pause)
+        began, now, free = time.monotonic(), clock.now(), self.concurrency - len(self._running)
+        leased: list[QueuedTask] = []
+        if self._unsettled or (free and self.queue.has_due(now)):
+            leased = self.queue.turn(self.id, self._unsettled, limit=free, now=now)
+            self._unsettled.clear()
         for task in leased:
             self._running[task.queue, task.name] = task
             self._jobs.put(task)
+        # a look in vain past a great many tasks that may not run (a paused queue) is not to eat the processor
+        self._pause = POLL if leased else min(max(POLL, 20 * (time.monotonic() - began)), 1.0)
 
     def _collect(self, wait: float) -> None:
         """Take over the results that are there, having waited for a first one."""
@@ -173,7 +176,7 @@ class Dispatcher:
         while (task := jobs.get()) is not None:
             try:
                 after = self._attempt(task)
-            except Exception:
+            except BaseException:  # an application may raise SystemExit; this thread must go on
                 log.exception("Task %s in %s could not be delivered.", task.name, task.queue)
                 after = self._after(task, None)
             results.put(Settled(task=task, after=after))
@@ -221,6 +224,8 @@ def _is_gone(row: sqlite3.Row) -> bool:
 
 
 def _process_exists(pid: int) -> bool:
+    if os.name == "nt":  # where signal 0 is no question, but ends the process
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
