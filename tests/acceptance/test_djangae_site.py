@@ -4,8 +4,12 @@ import json
 import os
 import re
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,17 +22,27 @@ SITE = Path(__file__).parent / "djangae_site"
 
 
 @pytest.fixture
-def manage(tmp_path):
-    """Runs the site's manage.py, in a copy of the site, and returns what it said."""
+def site(tmp_path):
+    """A copy of the site."""
+    return shutil.copytree(SITE, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__", ".cache"))
+
+
+def environment(**more):
+    """The variables of a process of the site: nothing of this one's Django and configuration."""
+    ours = ("DJANGO_", "DEFER_", "GAE_", "GOOGLE_")
+    return {**{key: value for key, value in os.environ.items() if not key.startswith(ours)}, **more}
+
+
+@pytest.fixture
+def manage(site):
+    """Runs the site's manage.py and returns what it said."""
     assert defer_djangae.live() == "shim"
-    folder = shutil.copytree(SITE, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__", ".cache"))
 
     def run(*arguments, **environ):
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "DEFER_"))}
         done = subprocess.run(
             [sys.executable, "-W", "error", "manage.py", *arguments],
-            cwd=folder,
-            env={**kept, **environ},
+            cwd=site,
+            env=environment(**environ),
             capture_output=True,
             text=True,
             timeout=300,
@@ -84,3 +98,38 @@ def test_the_site_migrates_once_and_its_models_need_no_migration(manage):
 
 def test_the_site_has_no_error_in_its_checks(manage):
     assert "ERRORS" not in manage("check")
+
+
+@contextmanager
+def serving(site, port):
+    """`manage.py runserver` for the length of a `with` block, with the local queue that it starts."""
+    command = [sys.executable, "manage.py", "runserver", "--noreload", str(port)]
+    with (site / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=site, env=environment(), stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(30)
+            finally:
+                server.kill()
+
+
+def notes(site):
+    with closing(sqlite3.connect(site / "museum.sqlite3")) as database:
+        return [text for (text,) in database.execute("SELECT text FROM museum_note")]
+
+
+def test_on_a_laptop_runserver_has_a_queue_beside_it_and_nothing_is_configured(site, manage):
+    manage("migrate")
+    with serving(site, services.free_port()):
+        call = (
+            "from djangae.tasks.deferred import defer; from museum.background import note; defer(note, 'from a laptop')"
+        )
+        manage("shell", "-c", call)
+        until = time.monotonic() + 60
+        while not notes(site) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert notes(site) == ["from a laptop"], (site / "server.log").read_text()
+    assert "defer-local: stopped." in (site / "server.log").read_text()

@@ -2,10 +2,12 @@
 
 import os
 
+from djangae.environment import is_development_environment
 from djangae.settings_base import *  # noqa: F403
 from djangae.settings_base import MIDDLEWARE
 
 SECRET_KEY = "museum-" + "k" * 60
+DEBUG = is_development_environment()
 BASE_DIR = os.path.dirname(os.path.abspath(__file__))
 INSTALLED_APPS = [
     "django.contrib.auth",
