@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
 from unittest import mock
-from uuid import UUID
 
 import greenlet
 
@@ -69,7 +68,7 @@ class World:
     @contextmanager
     def ruling(self) -> Iterator[None]:
         """Time, ids and configuration are this world's; an error of the oracle itself is a violation, too."""
-        ids = mock.patch("uuid.uuid4", side_effect=lambda: UUID(int=self.random.getrandbits(128)))
+        ids = mock.patch("os.urandom", side_effect=self.random.randbytes)
         with clock.replaced(lambda: self.now), ids, config.configured():
             try:
                 yield
