@@ -183,8 +183,8 @@ def _pack(value: Any, config: Config) -> bytes:
 
 
 def _hides(value: Any) -> bool:
-    """Whether there is a value among the native ones that msgpack packs as something else. A level at a time: what a list or
-    dict refers to is its members, and asking for those of all of them at once is one call."""
+    """Whether there is a value among the native ones that msgpack packs as something else. A level at a time: what a
+    list or dict refers to is its members, and asking for those of all of them at once is one call."""
     level = [[value]]
     while level:
         members = level[0] if len(level) == 1 and type(level[0]) is list else gc.get_referents(*level)
@@ -200,7 +200,8 @@ def _hides(value: Any) -> bool:
 
 
 def _are_numbers(members: list[Any]) -> bool:
-    """Whether these can be added up, which none of the hidden types can: the fastest proof for a long list of numbers."""
+    """Whether these can be added up, which none of the hidden types can:
+    the fastest proof for a long list of numbers."""
     if not members or type(members[0]) not in _NUMBERS:
         return False
     try:

@@ -53,7 +53,8 @@ class Config:
     transport_options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the transport's class."""
     store: str | TaskStore | None = None
-    """`ndb`, `appengine`, `sqlite`, `memory`, `django`, a `"module:Class"`, or an instance; None goes by the transport."""
+    """`ndb`, `appengine`, `sqlite`, `memory`, `django`, a `"module:Class"`, or an instance;
+    None goes by the transport."""
     store_options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the store's class."""
     joins: Sequence[str | TaskStore] = ()
@@ -150,7 +151,8 @@ class Config:
 
     @cached_property
     def stores(self) -> tuple[TaskStore, ...]:
-        """Every store whose transactions a defer joins and whose Claims this process can read; the default one first."""
+        """Every store whose transactions a defer joins and whose Claims this process can read;
+        the default one first."""
         first = () if self.the_store is None else (self.the_store,)
         return first + tuple(build(spec, STORES, {}, TaskStore) for spec in self.joins)
 

@@ -1,4 +1,5 @@
-"""Where in a call the value is that cannot travel: `kwargs['user'].avatar`. Only errors come here, so it may take its time."""
+"""Where in a call the value is that cannot travel: `kwargs['user'].avatar`.
+Only errors come here, so it may take its time."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ Step = tuple[str, Any]
 
 
 def explain(error: Exception, steps: Iterable[Step], attempt: Callable[[Any], object]) -> DeferError:
-    """The error to raise for `error`, with the path from one of `steps` to the innermost value that `attempt` refuses."""
+    """The error to raise for `error`, with the path from one of `steps` to the innermost
+    value that `attempt` refuses."""
     path, value, reason = _descend(error, list(steps), attempt)
     where = path or "the value"
     if isinstance(reason, CallableForbiddenError):
@@ -29,9 +31,7 @@ def explain(error: Exception, steps: Iterable[Step], attempt: Callable[[Any], ob
     return UnserializableError(text, path=path)
 
 
-def _descend(
-    error: Exception, steps: list[Step], attempt: Callable[[Any], object]
-) -> tuple[str, Any, Exception | str]:
+def _descend(error: Exception, steps: list[Step], attempt: Callable[[Any], object]) -> tuple[str, Any, Exception | str]:
     path, value, above = "", None, list[Any]()
     while found := _first_failing(steps, attempt):
         step, inner, error = found

@@ -40,7 +40,8 @@ class CallableError(DeferError, TypeError):
 
 
 class TaskTooLargeError(DeferError, ValueError):
-    """A task with `_small_task=True` is larger than the inline limit: leave `_small_task` out, so that it can be stored."""
+    """A task with `_small_task=True` is larger than the inline limit:
+    leave `_small_task` out, so that it can be stored."""
 
     size: int = 0
     limit: int = 0
@@ -89,7 +90,8 @@ class AmbiguousSendError(TransportError):
 
 
 class BulkSendError(TransportError):
-    """The queue refused some of the tasks of `defer_many`. `failures` has their errors by index, `handles` the others."""
+    """The queue refused some of the tasks of `defer_many`.
+    `failures` has their errors by index, `handles` the others."""
 
     failures: dict[int, TransportError]
     handles: list[Any]

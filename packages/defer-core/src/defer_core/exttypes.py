@@ -34,7 +34,9 @@ TIMEZONE = 17
 ZONEINFO = 18
 NDB_KEY = 19
 
-_DATETIME = struct.Struct(">HBBBBBBH")  # year, month (+ 128 in a fold), day, hour, minute, second, microsecond (24 bits)
+_DATETIME = struct.Struct(
+    ">HBBBBBBH"
+)  # year, month (+ 128 in a fold), day, hour, minute, second, microsecond (24 bits)
 _TIME = struct.Struct(">BBBBH")  # hour (+ 128 in a fold), minute, second, microsecond (24 bits)
 _DATE = struct.Struct(">HBB")
 _TIMEDELTA = struct.Struct(">iII")  # days, seconds, microseconds
@@ -42,7 +44,8 @@ _COMPLEX = struct.Struct(">dd")
 _FOLD = 0x80
 
 ZONED: dict[type, int] = {dt.datetime: DATETIME, dt.time: TIME}
-"""Their bytes are followed by the zone, itself a packed value, where there is one; UTC is an empty ext of its own kind."""
+"""Their bytes are followed by the zone, itself a packed value, where there is one;
+UTC is an empty ext of its own kind."""
 
 
 def _int_to_bytes(value: int) -> bytes:

@@ -31,7 +31,8 @@ _CACHE = 4096
 
 
 class Policy:
-    """Says of `module:qualname` whether it may be deferred and run. Patterns are those of a shell, over `module.qualname`."""
+    """Says of `module:qualname` whether it may be deferred and run.
+    Patterns are those of a shell, over `module.qualname`."""
 
     def __init__(self, allowed: Sequence[str] | None = None, forbidden: Sequence[str] | None = None) -> None:
         self._allowed, self._allowed_text = _compiled(allowed), ", ".join(allowed or ())
@@ -50,7 +51,8 @@ class Policy:
             self._passed.add(name)
 
     def check_not_forbidden(self, name: str) -> None:
-        """Raises CallableForbiddenError for one of the forbidden; the allow-list is not asked (for parts of a value)."""
+        """Raises CallableForbiddenError for one of the forbidden;
+        the allow-list is not asked (for parts of a value)."""
         if self._forbidden is not None and self._forbidden.match(name.replace(":", ".")):
             message = f"{name} may not be deferred or run: it is among the `forbidden_callables`, which is a setting."
             raise CallableForbiddenError(message, name=name)

@@ -38,8 +38,8 @@ def register_type(
 ) -> None:
     """Let values of `cls` travel as what `encode` makes of them, under `name`, which must never change.
 
-    `encode` returns anything that can itself travel and leaves the value as it is; `decode` makes the value of it again.
-    An `encode` that returns NotImplemented leaves this one value to pickle, if that is allowed.
+    `encode` returns anything that can itself travel and leaves the value as it is; `decode` makes the value of it
+    again. An `encode` that returns NotImplemented leaves this one value to pickle, if that is allowed.
     A `decode` that finds something missing raises NotYetReadableError, so that the task is tried again for the grace;
     what else it raises counts the same. With `subclasses`, a subclass travels so too, unless it is registered itself.
 

@@ -1,8 +1,8 @@
 """Model instances on the wire: fields and the rest of `__dict__`, minus relation caches, which are not collected.
 
 An instance travels as `[label, alias, adding, attributes]`; one whose class pickles in a way of its own as
-`[function, arguments, state]`, which is what its `__reduce__` gave. The caller's instance is only read. Where the caches
-are to travel, too (`_wipe_related_caches=False`), it is left to pickle: caches refer back to their instance.
+`[function, arguments, state]`, which is what its `__reduce__` gave. The caller's instance is only read. Where the
+caches are to travel, too (`_wipe_related_caches=False`), it is left to pickle: caches refer back to their instance.
 """
 
 from __future__ import annotations
