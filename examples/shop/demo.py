@@ -14,15 +14,20 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000, help="orders to walk over (default: %(default)s)")
-    rows = parser.parse_args().rows
+    parser.add_argument("--cloud", action="store_true", help="over the Cloud Tasks API, served by `defer-local --grpc`")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="defer-shop-") as folder:
-        prepare(folder)
-        return run(Path(folder), rows)
+        prepare(folder, cloud=options.cloud)
+        return run(Path(folder), options.rows, cloud=options.cloud)
 
 
-def prepare(folder: str) -> None:
+def prepare(folder: str, *, cloud: bool) -> None:
     """A new shop, with empty tables."""
     os.environ["SHOP_DATA"] = folder
+    if cloud:
+        from tour import emulators
+
+        emulators.choose()
     os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
     import django
     from django.core.management import call_command
@@ -31,9 +36,9 @@ def prepare(folder: str) -> None:
     call_command("migrate", verbosity=0)
 
 
-def run(data: Path, rows: int) -> int:
+def run(data: Path, rows: int, *, cloud: bool) -> int:
     """All scenes, and the closing table."""
-    from tour import bookkeeping, scenes
+    from tour import bookkeeping, cloud_scenes, emulators, scenes
     from tour.display import display
     from tour.processes import Dispatcher, Server
 
@@ -47,17 +52,23 @@ def run(data: Path, rows: int) -> int:
         scenes.dead_letter,
         bookkeeping.iteration,
     ]
+    if cloud:
+        plays += cloud_scenes.plays()
+    datastore = emulators.start_datastore(data) if cloud else None
     server = Server(data)
     dispatcher = Dispatcher(server.url, data)
     try:
+        if cloud:
+            emulators.make_queues(dispatcher)
         with display() as view:
             stage = scenes.Stage(display=view, server=server, rows=rows)
             for play in plays:
                 view.scene(play.__doc__ or "")
                 checks += play(stage)
     finally:
-        dispatcher.stop()
-        server.stop()
+        for process in (dispatcher, server, datastore):
+            if process is not None:
+                process.stop()
     view.table(checks, time.monotonic() - began)
     if all(check.held for check in checks):
         return 0

@@ -49,6 +49,13 @@ def refund(order_id: int) -> None:
     raise PermanentTaskFailure(f"Order {order_id} was never paid. (This is part of the demonstration.)")
 
 
+def reject(name: str, document: bytes) -> None:
+    """Refuse a document that nobody can read."""
+    raise PermanentTaskFailure(
+        f"Nobody can read {name}, of {len(document)} bytes. (This is part of the demonstration.)"
+    )
+
+
 def book(order: Order) -> None:
     """Enter one order into the ledger; a second call for it changes nothing."""
     LedgerEntry.objects.get_or_create(order=order, defaults={"amount": order.total})

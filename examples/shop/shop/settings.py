@@ -39,3 +39,12 @@ LOGGING = {
 
 # Tasks go to the embedded queue; `defer-local --url http://127.0.0.1:8000 --file .data/queue.sqlite3` delivers them.
 DEFER = {"TRANSPORT": "local", "TRANSPORT_OPTIONS": {"file": str(DATA / "queue.sqlite3")}}
+
+# With a Cloud Tasks server that is not Google's (`defer-local --grpc`), they go there by the API. Such a server has no
+# token to show, so the handler lets in what comes from this machine and is signed.
+CLOUD_TASKS_QUEUES = [{"name": "default", "rate_per_second": 500, "rate_max_concurrent": 10}]
+if "CLOUD_TASKS_EMULATOR_HOST" in os.environ:
+    DEFER = {"TRANSPORT": "cloud", "DOORS": ["loopback"]}
+# Transactions of the Datastore are joined, and its payloads read, where there is an emulator of it.
+if "DATASTORE_EMULATOR_HOST" in os.environ:
+    DEFER["JOINS"] = ["ndb"]

@@ -25,12 +25,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Process:
-    """A command that runs in the shop's folder, with its output in a file."""
+def answers(port: int, seconds: float = START_SECONDS) -> bool:
+    """Wait until something listens on a port of the loopback. Returns whether it does."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return True
+        time.sleep(0.05)
+    return False
 
-    def __init__(self, name: str, command: list[str], data: Path) -> None:
+
+class Process:
+    """A command (of Python, or another program) that runs in the shop's folder, with its output in a file."""
+
+    def __init__(self, name: str, command: list[str], data: Path, program: str = sys.executable) -> None:
         self.log = data / f"{name}.log"
-        self.command = [sys.executable, *command]
+        self.command = [program, *command]
         self.start()
 
     def start(self) -> None:
@@ -83,4 +95,8 @@ class Dispatcher(Process):
     """`defer-local`: takes tasks out of the queue's file, and posts them to the shop."""
 
     def __init__(self, url: str, data: Path) -> None:
-        super().__init__("dispatcher", ["-m", "defer_local", "--url", url, "--file", str(data / "queue.sqlite3")], data)
+        command = ["-m", "defer_local", "--url", url, "--file", str(data / "queue.sqlite3")]
+        api = os.environ.get("CLOUD_TASKS_EMULATOR_HOST")
+        if api is not None:
+            command += ["--grpc", api.rpartition(":")[2]]
+        super().__init__("dispatcher", command, data)
