@@ -1,0 +1,103 @@
+"""Configuration: where it comes from, and what is said of a mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from defer_core import config, configure
+from defer_core.config import Config, from_environment
+from defer_core.errors import ConfigError
+from defer_core.testing import MemoryStore, MemoryTransport
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"transprot": "local"}, "transport"),
+        ({"transport": "nowhere"}, "cloud, appengine, local"),
+        ({"store": "nowhere"}, "sqlite"),
+        ({"transport": "no.such.module:Class"}, "cannot be imported"),
+        ({"transport": "defer_core.transports.memory:Nothing"}, "cannot be found"),
+        ({"transport": 5}, "5"),
+        ({"transport": "memory", "transport_options": {"colour": "red"}}, "colour"),
+        ({"store_policy": "sometimes"}, "when-large"),
+        ({"keys": "secret"}, "list"),
+        ({"keys": [""]}, "empty"),
+        ({"inline_limit": 5}, "inline_limit"),
+        ({"grace": -1}, "grace"),
+        ({"callables": "shop.*"}, "list of patterns"),
+    ],
+)
+def test_a_mistake_is_named(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says), config.configured(**settings) as made:
+        assert [made.signer, made.the_transport, made.the_store] == "never so far"
+
+
+def test_adapters_are_named_in_three_ways() -> None:
+    transport = MemoryTransport()
+    assert Config(transport=transport).the_transport is transport
+    assert isinstance(Config(transport="memory").the_transport, MemoryTransport)
+    assert isinstance(Config(transport="defer_core.transports.memory:MemoryTransport").the_transport, MemoryTransport)
+    assert isinstance(Config(transport="memory").the_store, MemoryStore)
+
+
+def test_the_environment() -> None:
+    found = from_environment(
+        {
+            "DEFER_TRANSPORT": "memory",
+            "DEFER_TRANSPORT_OPTIONS": '{"max_body": 5000}',
+            "DEFER_KEYS": "one, two",
+            "DEFER_INLINE_LIMIT": "2048",
+            "DEFER_GRACE": "5.5",
+            "DEFER_ALLOW_PICKLE": "no",
+            "DEFER_TIMEZONE": "Asia/Tokyo",
+            "OTHER": "x",
+        }
+    )
+    assert (found.transport, found.keys, found.inline_limit, found.grace) == ("memory", ("one", "two"), 2048, 5.5)
+    assert found.allow_pickle is False and str(found.timezone) == "Asia/Tokyo"
+    assert found.the_transport.max_body == 5000
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("DEFER_INLINE_LIMIT", "many"),
+        ("DEFER_ALLOW_PICKLE", "maybe"),
+        ("DEFER_STORE_OPTIONS", "{"),
+        ("DEFER_TIMEZONE", "X"),
+    ],
+)
+def test_a_bad_variable_is_named(variable: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=variable):
+        from_environment({variable: text})
+
+
+def test_configure_replaces_what_was_configured_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "_explicit", None)
+    configure(transport="memory", grace=5)
+    configure(transport="memory")
+    assert config.current().grace == 3600
+
+
+@pytest.mark.parametrize("platform", ["GAE_ENV", "K_SERVICE"])
+def test_the_local_queue_is_refused_on_google_cloud(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(platform, "standard")
+    with pytest.raises(ConfigError, match="refused on Google Cloud"):
+        Config(transport="local").the_transport  # noqa: B018
+
+
+def test_nothing_of_google_or_django_is_imported_before_it_is_used() -> None:
+    script = (
+        "import sys, defer_core, defer_core.testing, defer_core.__main__\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules} & {'google', 'grpc', 'django', 'defer_local'}))"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO", "DEFER"))}
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, check=True)
+    # a namespace package may be made by a .pth file before anything is imported
+    assert set(ran.stdout.split()) <= {"google"} and "google.cloud" not in ran.stdout

@@ -1,0 +1,17 @@
+"""The public names of defer_core."""
+
+from __future__ import annotations
+
+import defer_core
+
+NAMES = """
+BulkSendError Call Config ConfigError DeferError Delivery NotInTransactionError Outcome PayloadTooLargeError
+PermanentTaskFailure RetryOptions Routing SingularTaskFailure Status Task TaskAlreadyExistsError TaskHandle TaskOptions
+TaskTooLargeError UnserializableError __version__ adefer configure current_delivery defer defer_many enqueue execute
+register_type run_envelope
+""".split()
+
+
+def test_the_exports_are_these() -> None:
+    assert sorted(defer_core.__all__) == sorted(NAMES)
+    assert all(hasattr(defer_core, name) for name in NAMES)
