@@ -90,9 +90,8 @@ def _located(record_id: str, stores: Sequence[TaskStore]) -> tuple[str, TaskStor
 def _act(action: str, record_id: str, store: TaskStore, say: Callable[[str], object]) -> None:
     record = dead.find(record_id, store)
     if action == "show":
-        say(
-            f"{_line(record)}\n  attempts {record.attempts}, {_time(record.first_attempt)} to {_time(record.last_attempt)}"
-        )
+        span = f"{_time(record.first_attempt)} to {_time(record.last_attempt)}"
+        say(f"{_line(record)}\n  attempts {record.attempts}, {span}")
         say(f"  verified {record.verified}, {len(record.envelope)} bytes\n{record.last_error}")
     elif action == "rerun":
         say(f"{record_id}: {dead.rerun(record_id, store).status}")
@@ -103,7 +102,8 @@ def _act(action: str, record_id: str, store: TaskStore, say: Callable[[str], obj
 
 def _line(record: TaskRecord) -> str:
     error = record.last_error.strip().rpartition("\n")[2]
-    return f"{record.id}  {_time(record.last_attempt)}  {record.reason}  {record.routing.queue}  {record.label or '?'}  {error}"
+    columns = (record.id, _time(record.last_attempt), record.reason, record.routing.queue, record.label or "?", error)
+    return "  ".join(columns)
 
 
 def _time(seconds: float | None) -> str:

@@ -133,7 +133,8 @@ def _send_all(
             failures[index] = error
     if failures:
         sent = [handle for index, handle in enumerate(handles) if index not in failures]
-        message = f"The queue refused {len(failures)} of {len(handles)} tasks, the first (call {min(failures)}) with: {failures[min(failures)]}"
+        first = min(failures)
+        message = f"The queue refused {len(failures)} of {len(handles)} tasks, the first (call {first}) with: {failures[first]}"
         raise BulkSendError(message, failures=failures, handles=sent)
     return handles
 

@@ -151,8 +151,8 @@ class _Level:
     def _pickled(self, obj: Any) -> bytes:
         if not self.config.allow_pickle:
             raise UnserializableError(
-                "pickle is not allowed (`allow_pickle` is False). Pass what it can be made from again (a key, a path), or "
-                "`register_type` its class."
+                "pickle is not allowed (`allow_pickle` is False). Pass what it can be made from again (a key, a path), "
+                "or `register_type` its class."
             )
         try:
             return pickling.dumps(obj, self.config.policy)

@@ -81,8 +81,8 @@ def leaves_record(
     if not transactional and store.in_transaction() and not store.supports_records_beside_transaction:
         if record.is_claim:
             raise PayloadTooLargeError(
-                "A task over the inline limit with `_transactional=False` would be stored in the very transaction that it "
-                "is to be independent of: defer it outside the transaction, or leave `_transactional` out."
+                "A task over the inline limit with `_transactional=False` would be stored in the very transaction that "
+                "it is to be independent of: defer it outside the transaction, or leave `_transactional` out."
             )
         return False
     return transactional or record.is_claim or (not wanted.small and config.store_policy == "always")

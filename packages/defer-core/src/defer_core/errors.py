@@ -10,7 +10,7 @@ class DeferError(Exception):
     """Something went wrong in defer."""
 
     def __init__(self, message: str | None = None, **context: Any) -> None:
-        super().__init__(message or inspect.getdoc(type(self)))
+        super().__init__(message or " ".join((inspect.getdoc(type(self)) or "").split()))
         for name, value in context.items():
             setattr(self, name, value)
 

@@ -34,9 +34,8 @@ TIMEZONE = 17
 ZONEINFO = 18
 NDB_KEY = 19
 
-_DATETIME = struct.Struct(
-    ">HBBBBBBH"
-)  # year, month (+ 128 in a fold), day, hour, minute, second, microsecond (24 bits)
+# year, month (+ 128 in a fold), day, hour, minute, second, microsecond (24 bits)
+_DATETIME = struct.Struct(">HBBBBBBH")
 _TIME = struct.Struct(">BBBBH")  # hour (+ 128 in a fold), minute, second, microsecond (24 bits)
 _DATE = struct.Struct(">HBB")
 _TIMEDELTA = struct.Struct(">iII")  # days, seconds, microseconds

@@ -11,17 +11,18 @@ from .errors import CallableForbiddenError
 FORBIDDEN = (
     # run a program
     "os.system", "os.popen", "os.exec*", "os.spawn*", "os.posix_spawn*", "os.startfile", "os.fork*", "posix.system",
-    "posix.exec*", "posix.spawn*", "posix.posix_spawn*", "posix.fork*", "nt.system", "nt.exec*", "nt.spawn*", "nt.startfile",
-    "subprocess.*", "_posixsubprocess.*", "asyncio.subprocess.*", "pty.*", "platform.popen", "webbrowser.*",
+    "posix.exec*", "posix.spawn*", "posix.posix_spawn*", "posix.fork*", "nt.system", "nt.exec*", "nt.spawn*",
+    "nt.startfile", "subprocess.*", "_posixsubprocess.*", "asyncio.subprocess.*", "pty.*", "platform.popen", "webbrowser.*",
     # end or disturb this one
     "os.kill*", "os.abort", "os._exit", "posix.kill*", "posix.abort", "posix._exit", "nt.kill", "nt.abort", "nt._exit",
     "signal.*", "_signal.*", "sys.exit", "sys.settrace", "sys.setprofile", "builtins.breakpoint", "builtins.input",
     # run text or bytes as code
     "builtins.eval", "builtins.exec", "builtins.compile", "builtins.__import__", "builtins.code", "builtins.function",
-    "types.CodeType", "types.FunctionType", "code.*", "codeop.*", "runpy.*", "timeit.*", "pdb.*", "bdb.*", "profile.run*",
+    "types.CodeType", "types.FunctionType", "code.*", "codeop.*", "runpy.*", "timeit.*", "pdb.*", "bdb.*",
+    "profile.run*",
     "cProfile.run*", "trace.*", "importlib.*", "_frozen_importlib*", "_imp.*", "pkgutil.*", "zipimport.*", "ctypes.*",
-    "_ctypes.*", "cffi.*", "pickle.*", "_pickle.*", "marshal.*", "shelve.*", "dill.*", "cloudpickle.*", "yaml.unsafe_load*",
-    "pip.*", "ensurepip.*",
+    "_ctypes.*", "cffi.*", "pickle.*", "_pickle.*", "marshal.*", "shelve.*", "dill.*", "cloudpickle.*",
+    "yaml.unsafe_load*", "pip.*", "ensurepip.*",
     # reach everything else
     "builtins.getattr", "builtins.setattr", "builtins.delattr", "builtins.globals", "builtins.locals", "builtins.vars",
     "builtins.open", "io.open*", "_io.open*",
