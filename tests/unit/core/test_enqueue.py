@@ -127,8 +127,9 @@ def test_a_compressible_task_is_sent_inline(queue: MemoryTransport, store: Memor
 
 
 def test_a_task_larger_than_a_store_takes_is_refused(queue: MemoryTransport, store: MemoryStore) -> None:
-    with pytest.raises(PayloadTooLargeError, match="defer its key"):
-        defer(note, os.urandom(store.max_payload))
+    for data in (os.urandom(store.max_payload), "compressible" * (store.max_payload // 12 + 1)):
+        with pytest.raises(PayloadTooLargeError, match="defer its key"):
+            defer(note, data)
     assert store.records == {} and queue.queued() == []
 
 

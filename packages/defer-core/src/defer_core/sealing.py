@@ -8,7 +8,7 @@ from . import callables, clock, codec, envelope, frame, tracing
 from .config import Config
 from .errors import PayloadTooLargeError, TaskTooLargeError
 from .record import TaskRecord, new_id
-from .stores.base import TaskStore
+from .stores.base import MAX_PAYLOAD, TaskStore
 from .task import Task
 
 
@@ -43,7 +43,7 @@ def _fitted(
     size = len(record.envelope) + frame.OVERHEAD
     if size <= limit:
         return record
-    if size <= envelope.MAX_INFLATED:
+    if len(sealed.payload or b"") <= MAX_PAYLOAD:
         smaller = envelope.encode(sealed, config.signer, compress=True)
         if len(smaller) + frame.OVERHEAD <= limit:
             return replace(record, envelope=smaller)
