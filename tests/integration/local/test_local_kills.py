@@ -16,6 +16,8 @@ from types import ModuleType
 import pytest
 
 from defer_core import config, defer, defer_many
+from defer_local import DurableQueue
+from defer_local.queued import QueuedTask
 
 HERE = Path(__file__).parent
 PATIENCE = 60.0
@@ -123,6 +125,29 @@ def test_a_killed_dispatcher_loses_nothing(site: ModuleType, processes: Processe
     wait_for(lambda: set(site.ran(tmp_path)) == set(range(TASKS)), "every task")
     twice = len(site.ran(tmp_path)) - TASKS
     assert twice <= 2 * 8, "no more than what was under way at the two kills"
+
+
+def test_a_living_dispatcher_takes_over_from_a_killed_one(
+    site: ModuleType, processes: Processes, tmp_path: Path
+) -> None:
+    processes.server()
+    first = processes.dispatcher()
+    defer(site.note, 1, 3600.0)
+    wait_for(lambda: [task.owner is not None for task in queued(tmp_path)] == [True], "the first attempt")
+    [before] = queued(tmp_path)
+    processes.dispatcher()
+    wait_for(lambda: processes.log().count("Ctrl-C stops") == 2, "the second dispatcher")
+    first.kill()
+    first.wait(PATIENCE)
+    wait_for(lambda: queued(tmp_path)[0].owner not in (None, before.owner), "the take-over")
+    assert queued(tmp_path)[0].attempts == 2
+
+
+def queued(folder: Path) -> list[QueuedTask]:
+    queue = DurableQueue(folder / "queue.sqlite3")
+    tasks = queue.tasks()
+    queue.close()
+    return tasks
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
