@@ -58,6 +58,8 @@ def to_ref(func: Callable[..., Any], config: Config) -> Ref:
 
 def name_of(func: Any) -> str | None:
     """The `module:qualname` by which a callable might be found, or None."""
+    if type(func) is types.FunctionType:  # by far the most
+        return f"{func.__module__}:{func.__qualname__}"
     target = getattr(func, "func", func) if not callable(func) and hasattr(func, "call") else func  # a Django task
     owner = getattr(target, "__self__", None)
     name = getattr(target, "__name__", None)

@@ -9,8 +9,7 @@ import datetime as dt
 import enum
 import gc
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -48,23 +47,16 @@ def pack_call(task: Task, config: Config) -> bytes:
     callables.check_runs(task.func)
     ref = callables.to_ref(task.func, config)
     args, kwargs = list(task.args), dict(task.kwargs)
-    with _carrying(task.options.wipe_related_caches):
-        try:
-            return _pack([ref, args, kwargs], config)
-        except Exception as error:
-            steps = [
-                *((f"args[{index}]", each) for index, each in enumerate(args)),
-                *((f"kwargs[{key!r}]", each) for key, each in kwargs.items()),
-                ("func", task.func),
-            ]
-            raise diagnosis.explain(error, steps, lambda value: _pack(value, config)) from error
-
-
-@contextmanager
-def _carrying(wipe: bool) -> Iterator[None]:
-    token = _wiping.set(wipe)
+    token = _wiping.set(task.options.wipe_related_caches)
     try:
-        yield
+        return _pack([ref, args, kwargs], config)
+    except Exception as error:
+        steps = [
+            *((f"args[{index}]", each) for index, each in enumerate(args)),
+            *((f"kwargs[{key!r}]", each) for key, each in kwargs.items()),
+            ("func", task.func),
+        ]
+        raise diagnosis.explain(error, steps, lambda value: _pack(value, config)) from error
     finally:
         _wiping.reset(token)
 
