@@ -236,6 +236,7 @@ def splitting(database: str, size: int, made: tuple[Any, Any, Any]) -> Iterator[
     for name, model, values in distributions(size, *made):
         fill(model, values)
         queryset = model.objects.all()
+        size = queryset.count()
         floor = statistics.median(seconds(bare, queryset) for _ in range(3))
         for shards in SHARDS:
             rows = QuerySetRows(queryset)

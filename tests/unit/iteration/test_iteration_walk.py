@@ -49,6 +49,19 @@ def test_a_callback_is_told_its_shard_in_three_ways(queue: Any, rows: Any) -> No
     assert "DEFERRED_ITERATION_SHARD_INDEX" not in os.environ
 
 
+def test_a_shard_that_ends_takes_the_variable_from_no_other() -> None:
+    from defer_iteration.context import CurrentShard, running
+    from defer_iteration.iteration import Iteration
+
+    iteration = Iteration(id="i", job=b"")
+    first = running(iteration, CurrentShard(index=1, iteration_id="i"))
+    with running(iteration, CurrentShard(index=2, iteration_id="i")):
+        first.__enter__()
+    assert os.environ["DEFERRED_ITERATION_SHARD_INDEX"] == "1"
+    first.__exit__(None, None, None)
+    assert "DEFERRED_ITERATION_SHARD_INDEX" not in os.environ
+
+
 def test_no_rows_finalize_too(queue: Any) -> None:
     walk(Row.objects.all(), iterations.callback, iterations.finalize)
     drain(queue)

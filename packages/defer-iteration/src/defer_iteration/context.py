@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -55,22 +56,36 @@ def get_deferred_shard_index() -> int | None:
     return int(given) if given else None
 
 
+_running = 0
+_lock = threading.Lock()
+
+
 @contextmanager
 def running(iteration: Iteration, shard: CurrentShard | None = None) -> Iterator[None]:
     """Make these the current ones for the length of a `with` block."""
     tokens = _iteration.set(iteration), _shard.set(shard)
-    before = os.environ.get(DEFERRED_ITERATION_SHARD_INDEX_KEY)
-    if shard is not None:
+    try:
+        with _in_environment(shard) if shard is not None else nullcontext():
+            yield
+    finally:
+        _iteration.reset(tokens[0])
+        _shard.reset(tokens[1])
+
+
+@contextmanager
+def _in_environment(shard: CurrentShard) -> Iterator[None]:
+    """The variable stays set while any shard of this process runs, so that none finds it missing."""
+    global _running
+    with _lock:
+        _running += 1
         os.environ[DEFERRED_ITERATION_SHARD_INDEX_KEY] = str(shard.index)
     try:
         yield
     finally:
-        _iteration.reset(tokens[0])
-        _shard.reset(tokens[1])
-        if before is None:
-            os.environ.pop(DEFERRED_ITERATION_SHARD_INDEX_KEY, None)
-        else:
-            os.environ[DEFERRED_ITERATION_SHARD_INDEX_KEY] = before
+        with _lock:
+            _running -= 1
+            if not _running:
+                os.environ.pop(DEFERRED_ITERATION_SHARD_INDEX_KEY, None)
 
 
 _watching: ContextVar[Callable[[Exception, int], None] | None] = ContextVar("defer_row_errors", default=None)
