@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import bundled
 import pytest
 
 from defer_core.errors import TaskAlreadyExistsError
@@ -54,6 +55,26 @@ def cloud(request: pytest.FixtureRequest, *, batches: bool) -> Adapter:
     return transport, queued
 
 
+def appengine(request: pytest.FixtureRequest) -> Adapter:
+    testbed = bundled.sdk("ext.testbed")
+    from defer_core.transports.appengine import AppEngineTransport
+
+    folder, names = request.getfixturevalue("tmp_path"), ("mail", "a", "b")
+    (folder / "queue.yaml").write_text("queue:\n" + "".join(f"- name: {name}\n  rate: 1/s\n" for name in names))
+    bed = testbed.Testbed()
+    bed.activate()
+    request.addfinalizer(bed.deactivate)
+    bed.init_datastore_v3_stub()
+    bed.init_taskqueue_stub(root_path=str(folder))
+    stub = bed.get_stub("taskqueue")
+
+    def queued() -> Queued:
+        queues = ("default", *names)
+        return [(queue, t.name, t.payload) for queue in queues for t in stub.get_filtered_tasks(queue_names=queue)]
+
+    return AppEngineTransport(), queued
+
+
 def cloud_on_local(request: pytest.FixtureRequest) -> Adapter:
     """The transport of Cloud Tasks on the server that `defer-local --grpc` runs."""
     pytest.importorskip("grpc")
@@ -72,6 +93,7 @@ def cloud_on_local(request: pytest.FixtureRequest) -> Adapter:
 
 
 ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], Adapter]] = {
+    "appengine": appengine,
     "memory": memory,
     "local": local,
     "cloud": lambda request: cloud(request, batches=False),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 
@@ -15,8 +17,11 @@ from ..errors import (
     TransportRefusedError,
     TransportUnavailableError,
 )
+from ..record import new_id
 from ..task import RetryOptions, Routing
 from .base import Message, Transport
+
+log = logging.getLogger("defer")
 
 TASKS_A_CALL, BYTES_A_CALL = 100, 900_000
 """What one call adds at the most: the service takes 100 tasks, and a mebibyte."""
@@ -38,13 +43,23 @@ class AppEngineTransport(Transport):
             raise _translated(error, message.routing) from error
 
     def send_many(self, messages: Sequence[Message]) -> list[str | TransportError]:
-        """By queue, many in a call; what a call leaves out is added alone, for its own answer."""
+        """By queue, many in a call; what a call leaves out is added alone, for its own answer.
+
+        All have names, so a task that a call has added without an answer is known by its name being taken.
+        """
+        named = [_named(message) for message in messages]
         names: dict[int, str] = {}
-        for chunk in _chunks(messages):
-            names |= self._add_many({index: messages[index] for index in chunk})
-        alone = super().send_many([each for index, each in enumerate(messages) if index not in names])
-        rest = iter(alone)
-        return [names[index] if index in names else next(rest) for index in range(len(messages))]
+        for chunk in _chunks(named):
+            names |= self._add_many({index: named[index] for index in chunk})
+        return [names.get(index) or self._alone(messages[index], named[index]) for index in range(len(messages))]
+
+    def _alone(self, message: Message, named: Message) -> str | TransportError:
+        try:
+            return self.send(named)
+        except TaskAlreadyExistsError as error:
+            return error if message.routing.name else named.routing.name or ""
+        except TransportError as error:
+            return error
 
     def in_transaction(self) -> bool:
         from google.appengine.api import datastore
@@ -78,13 +93,14 @@ class AppEngineTransport(Transport):
             except taskqueue.Error:
                 continue
         try:
-            queue = next(iter(messages.values())).routing.queue
-            taskqueue.Queue(queue).add(list(tasks.values()))
-        except Exception as error:
-            if isinstance(_translated(error, Routing()), AmbiguousSendError):
-                # what was added has its name taken, and is known by that when it is added alone
-                return {}
+            taskqueue.Queue(next(iter(messages.values())).routing.queue).add(list(tasks.values()))
+        except Exception:
+            log.info("A call did not add all of its %d tasks: the rest are added one by one.", len(tasks))
         return {index: task.name for index, task in tasks.items() if task.was_enqueued}
+
+
+def _named(message: Message) -> Message:
+    return message if message.routing.name else replace(message, routing=replace(message.routing, name=new_id()))
 
 
 def task_of(message: Message) -> Any:
