@@ -1,0 +1,43 @@
+"""Orders on Cloud Run: Cloud Tasks posts to this service, with a token that Google signs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import defer_core
+import defer_gae_handler
+
+URL = os.environ["SERVICE_URL"]
+ACCOUNT = os.environ["TASKS_ACCOUNT"]
+
+defer_core.configure(
+    transport="cloud",
+    transport_options={"service_account": ACCOUNT, "audience": URL},
+    store="ndb",
+    url=f"{URL}/_ah/queue/deferred",
+    keys=[os.environ["DEFER_SECRET"]],
+    doors=["oidc"],
+    door_options={"oidc": {"audience": URL, "email": ACCOUNT}},
+)
+
+
+def greet(name: str) -> None:
+    """The task."""
+    logging.info("Hello, %s.", name)
+
+
+def site(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """POST / defers a greeting."""
+    if environ["REQUEST_METHOD"] == "POST":
+        text = f"deferred as {defer_core.defer(greet, 'world').name}\n"
+    else:
+        text = "POST here\n"
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [text.encode()]
+
+
+logging.basicConfig(level=logging.INFO)
+app = defer_gae_handler.wrap_wsgi_app(site)
