@@ -289,6 +289,20 @@ def test_a_task_counts_its_attempts_and_gives_up_as_its_queue_says(
         client.get_task(name=name)
 
 
+def test_a_task_tells_how_its_last_attempt_ended(file: Path, client: tasks_v2.CloudTasksClient, target: Target) -> None:
+    slow = tasks_v2.RetryConfig(min_backoff=duration_pb2.Duration(seconds=3600))
+    client.update_queue(queue=tasks_v2.Queue(name=QUEUE, retry_config=slow))
+    target.answers = [503]
+    made = client.create_task(parent=QUEUE, task=app_engine())
+    with Dispatcher(file=file, target=target.url):
+        _wait(lambda: client.get_task(name=made.name).response_count == 1)
+    task = client.get_task(name=made.name)
+    attempt = task.last_attempt
+    assert (task.dispatch_count, attempt.response_status.code) == (1, grpc.StatusCode.UNAVAILABLE.value[0])
+    assert made.schedule_time <= attempt.dispatch_time <= attempt.response_time < task.schedule_time
+    assert task.first_attempt.dispatch_time == attempt.dispatch_time
+
+
 def test_the_retry_config_of_a_task_goes_before_that_of_its_queue(
     client: tasks_v2.CloudTasksClient, target: Target, deliver: Callable[[], None]
 ) -> None:

@@ -33,8 +33,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, name TEXT NOT NULL, routing TEXT NOT NULL,
     method TEXT NOT NULL, body BLOB NOT NULL, proto BLOB, eta REAL NOT NULL, created REAL NOT NULL, due REAL NOT NULL,
     attempts INTEGER NOT NULL, responses INTEGER NOT NULL, executions INTEGER NOT NULL, previous_response INTEGER,
-    retry_reason TEXT NOT NULL, first_attempt REAL, last_attempt REAL, forced INTEGER NOT NULL, owner TEXT,
-    UNIQUE (queue, name));
+    retry_reason TEXT NOT NULL, first_attempt REAL, last_attempt REAL, answered REAL, forced INTEGER NOT NULL,
+    owner TEXT, UNIQUE (queue, name));
 CREATE INDEX IF NOT EXISTS tasks_waiting ON tasks (due) WHERE owner IS NULL;
 CREATE INDEX IF NOT EXISTS tasks_owned ON tasks (owner) WHERE owner IS NOT NULL;
 CREATE TABLE IF NOT EXISTS names (
@@ -165,7 +165,7 @@ def _lease(connection: Connection, owner: str, limit: int, now: float) -> list[Q
 
 def _begun(task: QueuedTask, owner: str, now: float) -> QueuedTask:
     first = now if task.first_attempt is None else task.first_attempt
-    return replace(task, owner=owner, attempts=task.attempts + 1, first_attempt=first, last_attempt=now)
+    return replace(task, owner=owner, attempts=task.attempts + 1, first_attempt=first, last_attempt=now, answered=None)
 
 
 def _settle(connection: Connection, settled: Settled, now: float) -> None:

@@ -43,6 +43,8 @@ class QueuedTask:
     """When the first attempt began, in seconds since the epoch."""
     last_attempt: float | None = None
     """When the last attempt began."""
+    answered: float | None = None
+    """When the last attempt was answered; None where it was not, or has not been yet."""
     forced: bool = False
     """To run now, whatever its queue's state and limits."""
     owner: str | None = None

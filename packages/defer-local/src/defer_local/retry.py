@@ -45,12 +45,12 @@ def failed(task: QueuedTask, status: int | None, now: float, defaults: RetryOpti
     retry = merged(task.routing.retry, defaults)
     if gives_up(task, retry, now):
         return None
-    return replace(counted(task, status), due=now + interval(retry, task.attempts))
+    return replace(counted(task, status, now), due=now + interval(retry, task.attempts))
 
 
 def interrupted(task: QueuedTask, now: float) -> QueuedTask:
     """A task whose dispatcher went away: it may have run, and is tried again at once, whatever the limits say."""
-    return replace(counted(task, None), due=now)
+    return replace(counted(task, None, now), due=now)
 
 
 def absent(task: QueuedTask, now: float) -> QueuedTask:
@@ -58,7 +58,7 @@ def absent(task: QueuedTask, now: float) -> QueuedTask:
     return replace(task, attempts=task.attempts - 1, due=now + ABSENT_INTERVAL, owner=None)
 
 
-def counted(task: QueuedTask, status: int | None) -> QueuedTask:
+def counted(task: QueuedTask, status: int | None, now: float) -> QueuedTask:
     """What the headers of the next attempt are to say. No answer is a 0 to App Engine targets, a 504 to HTTP
     targets; these do not count 5xx as executions either."""
     answered = status is not None
@@ -72,6 +72,7 @@ def counted(task: QueuedTask, status: int | None) -> QueuedTask:
         executions=task.executions + counts,
         previous_response=previous,
         retry_reason=reason,
+        answered=now if answered else None,
         forced=False,
         owner=None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.cloud import tasks_v2
+from google.rpc import code_pb2
 
 from defer_core.options import MAX_ETA
 from defer_core.task import RetryOptions, Routing
@@ -27,6 +28,19 @@ SIZE_LIMIT = 1_048_569
 """Bytes of the serialised task as stored: name, times and request."""
 DEADLINES = {"http_request": (15.0, 1800.0), "app_engine_http_request": (15.0, 86415.0)}
 """Seconds, least and most, that one attempt may be given."""
+CODES = {
+    400: code_pb2.INVALID_ARGUMENT,
+    401: code_pb2.UNAUTHENTICATED,
+    403: code_pb2.PERMISSION_DENIED,
+    404: code_pb2.NOT_FOUND,
+    409: code_pb2.ABORTED,
+    429: code_pb2.RESOURCE_EXHAUSTED,
+    500: code_pb2.INTERNAL,
+    501: code_pb2.UNIMPLEMENTED,
+    503: code_pb2.UNAVAILABLE,
+    504: code_pb2.DEADLINE_EXCEEDED,
+}
+"""The code that stands for an HTTP status in an attempt."""
 AGENTS = {
     "http_request": "Google-Cloud-Tasks",
     "app_engine_http_request": "AppEngine-Google; (+http://code.google.com/appengine)",
@@ -84,10 +98,23 @@ def shown(queued: QueuedTask, view: int) -> Message:
     if queued.first_attempt is not None and queued.last_attempt is not None:
         set_time(task.first_attempt.dispatch_time, queued.first_attempt)
         set_time(task.last_attempt.dispatch_time, queued.last_attempt)
+        _tell_answer(task.last_attempt, queued)
     task.view = view or BASIC
     if task.view == BASIC:
         getattr(task, task.WhichOneof("message_type")).ClearField("body")
     return task
+
+
+def _tell_answer(attempt: Message, queued: QueuedTask) -> None:
+    """How the last attempt ended, unless it is under way."""
+    if queued.owner is not None or queued.previous_response is None:
+        return
+    if queued.answered is None:
+        attempt.response_status.code = code_pb2.DEADLINE_EXCEEDED
+        return
+    set_time(attempt.response_time, queued.answered)
+    attempt.response_status.code = CODES.get(queued.previous_response, code_pb2.UNKNOWN)
+    attempt.response_status.message = f"HTTP status code {queued.previous_response}"
 
 
 def retry_options(config: Message) -> RetryOptions:
