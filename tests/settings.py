@@ -52,6 +52,20 @@ if DATABASE == "postgres":
     from services import postgres_settings
 
     DATABASES = {alias: postgres_settings(alias) for alias in DATABASES}
+if DATABASE == "gcloudc":  # two namespaces of Google's Firestore emulator in Datastore mode
+    from services import PROJECT, firestore_emulator
+
+    os.environ["DATASTORE_EMULATOR_HOST"], os.environ["DATASTORE_PROJECT_ID"] = firestore_emulator(), PROJECT
+    DATABASES = {
+        alias: {
+            "ENGINE": "firestore_engine",
+            "PROJECT": PROJECT,
+            "NAMESPACE": f"{alias}-{os.getpid()}",
+            "INDEXES_FILE": f"{tempfile.gettempdir()}/defer-tests-{os.getpid()}-indexes.yaml",
+            "OPTIONS": {"count_mode": "emulated"},
+        }
+        for alias in DATABASES
+    }
 MIGRATION_MODULES = dict.fromkeys(["admin", "auth", "contenttypes", "sessions", "testapp"])  # only ours are migrated
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

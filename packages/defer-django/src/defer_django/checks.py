@@ -17,6 +17,7 @@ from defer_core.errors import ConfigError
 
 from . import conf
 from .models import DeferredTask
+from .store import DjangoTaskStore
 
 Apps = Sequence[AppConfig] | None
 TABLE = DeferredTask._meta.db_table
@@ -71,8 +72,7 @@ def check_tables(app_configs: Apps, databases: Sequence[str] | None = None, **kw
             id="defer.W006",
         )
         for alias in databases or ()
-        if router.allow_migrate_model(alias, DeferredTask)
-        and TABLE not in connections[alias].introspection.table_names()
+        if router.allow_migrate_model(alias, DeferredTask) and not DjangoTaskStore(alias=alias).has_table()
     ]
 
 

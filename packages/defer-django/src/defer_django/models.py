@@ -15,7 +15,7 @@ from defer_core.task import Routing
 class DeferredTask(models.Model):
     """A TaskRecord as a row: large payload, outbox entry and dead letter in one. Times are seconds since the epoch."""
 
-    id = models.CharField(primary_key=True, max_length=32, editable=False)
+    id = models.CharField(primary_key=True, max_length=40, editable=False)
     envelope = models.BinaryField()
     payload = models.BinaryField(null=True)
     routing = models.TextField(help_text="Queue, name, ETA and the rest, as JSON.")
@@ -35,7 +35,13 @@ class DeferredTask(models.Model):
 
     class Meta:
         verbose_name = "deferred task"
-        indexes: ClassVar = [models.Index(fields=["state", "due"], name="defer_state_due")]
+        indexes: ClassVar = [
+            models.Index(fields=["state", "due"], name="defer_state_due"),
+            models.Index(fields=["created"], name="defer_created"),
+            models.Index(
+                fields=["due"], name="defer_due"
+            ),  # gcloudc indexes first columns only, and those of no others
+        ]
 
     def __str__(self) -> str:
         return f"{self.label or 'task'} {self.id}"

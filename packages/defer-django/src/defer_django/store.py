@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Self
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, router, transaction
-from django.db.models import Min, QuerySet, Value
+from django.db.models import QuerySet, Value
 from django.db.models.functions import Concat, Substr
 from django.db.models.sql import InsertQuery
 
@@ -27,6 +27,14 @@ class DjangoTaskStore(TaskStore):
     name: ClassVar[str] = "django"
     supports_transactional_outside: ClassVar[bool] = True
 
+    def __new__(cls, *, alias: str = DEFAULT_DB_ALIAS) -> Self:
+        """A Datastore behind Django has no SQL for the rows to be taken by."""
+        if cls is DjangoTaskStore and is_datastore(alias):
+            from .datastore import DatastoreTaskStore
+
+            return object.__new__(DatastoreTaskStore)  # type: ignore[return-value]
+        return object.__new__(cls)
+
     def __init__(self, *, alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__()
         self.alias = alias
@@ -41,7 +49,7 @@ class DjangoTaskStore(TaskStore):
         if alias is None or alias == self.alias:
             return self
         if alias not in self._by_alias:
-            made = type(self)(alias=alias)
+            made = DjangoTaskStore(alias=alias)
             made._by_alias = self._by_alias
             self._by_alias.setdefault(alias, made)
         found: Self = self._by_alias[alias]
@@ -72,7 +80,7 @@ class DjangoTaskStore(TaskStore):
             elif rows:
                 self._rows.bulk_create(rows)
             if forget:
-                _delete(self._rows.filter(pk__in=list(forget), state=State.PENDING.value))
+                delete(self._rows.filter(pk__in=list(forget), state=State.PENDING.value))
 
     def _insert(self, row: DeferredTask) -> None:
         """A bare INSERT: where autocommit suffices, no BEGIN and COMMIT around it."""
@@ -89,7 +97,7 @@ class DjangoTaskStore(TaskStore):
     def delete(self, record_ids: Sequence[str], *, lease: str | None = None) -> int:
         wanted = self._rows.filter(pk__in=list(record_ids))
         with self._table():
-            return _delete(wanted if lease is None else wanted.filter(lease=lease))
+            return delete(wanted if lease is None else wanted.filter(lease=lease))
 
     def lease_due(self, *, now: float, limit: int, seconds: float) -> list[TaskRecord]:
         """The tokens of one call begin alike, so that one UPDATE takes them all, and end with the record's id."""
@@ -111,13 +119,9 @@ class DjangoTaskStore(TaskStore):
             return self._rows.filter(pk=record_id, lease=lease).update(lease=new_lease, **columns) > 0
 
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
-        """The payload is left out: empty where there is one."""
-        found = self._rows.filter(state=state.value, pk__gt=after).defer("payload")
-        stored = found.exclude(payload=None)
+        rows = self._rows.filter(state=state.value, pk__gt=after).defer("payload").order_by("pk")[:limit]
         with self._table():
-            rows = list(found.order_by("pk")[:limit])
-            claims = set(stored.filter(pk__in=[row.pk for row in rows]).values_list("pk", flat=True))
-        return [row.to_record(payload=b"" if row.pk in claims else None) for row in rows]
+            return [row.to_record(payload=None) for row in rows]
 
     def count(self, state: State) -> int:
         with self._table():
@@ -125,10 +129,12 @@ class DjangoTaskStore(TaskStore):
 
     def oldest_pending(self) -> float | None:
         with self._table():
-            oldest: float | None = self._rows.filter(state=State.PENDING.value).aggregate(oldest=Min("created"))[
-                "oldest"
-            ]
-        return oldest
+            return (
+                self._rows.filter(state=State.PENDING.value)
+                .order_by("created")
+                .values_list("created", flat=True)
+                .first()
+            )
 
     def transaction(self) -> AbstractContextManager[Any]:
         return transaction.atomic(using=self.alias)
@@ -166,12 +172,19 @@ class DjangoTaskStore(TaskStore):
             raise
 
 
+def is_datastore(alias: str) -> bool:
+    """Whether an alias is a Datastore (`gcloudc`). An unknown alias is none."""
+    return alias in connections and any(
+        each.__module__.startswith("gcloudc.") for each in type(connections[alias]).__mro__
+    )
+
+
 def _says_missing(error: DatabaseError) -> bool:
     """Whether a database says that a table is not there (SQLite, PostgreSQL, MySQL and Oracle in this order)."""
     text = str(error).lower()
     return any(phrase in text for phrase in ("no such table", "does not exist", "doesn't exist"))
 
 
-def _delete(rows: QuerySet[DeferredTask]) -> int:
+def delete(rows: QuerySet[DeferredTask]) -> int:
     """One DELETE, without signals and without looking for what points at the rows, for nothing does."""
     return rows._raw_delete(rows.db)

@@ -1,0 +1,1 @@
+"""gcloudc's Datastore backend, for Google's Firestore emulator in Datastore mode."""
