@@ -111,7 +111,6 @@ def test_callables_travel_and_run(func: Any, args: tuple[Any, ...], expected: An
         {"a": 1}.get,
         Base.method,
     ],
-    ids=repr,
 )
 def test_built_ins_and_their_methods_travel(func: Any) -> None:
     settings = config.Config()
@@ -156,7 +155,6 @@ def test_a_function_put_into_an_instance_is_refused() -> None:
 @pytest.mark.parametrize(
     "func",
     [os.system, subprocess.run, subprocess.Popen, eval, exec, __import__, open, functools.partial(os.system), os._exit],
-    ids=repr,
 )
 def test_what_no_project_means_is_refused_at_both_ends(func: Any) -> None:
     task = Task(func=func, args=("true",))

@@ -165,7 +165,6 @@ def test_every_value_comes_back_exactly_and_without_pickle(value: Any) -> None:
         functools.partial(function, *[]),
         len,
     ],
-    ids=repr,
 )
 def test_the_awkward_ones(value: Any) -> None:
     found = there_and_back(value)

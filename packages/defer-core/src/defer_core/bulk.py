@@ -134,7 +134,9 @@ def _send_all(
     if failures:
         sent = [handle for index, handle in enumerate(handles) if index not in failures]
         first = min(failures)
-        message = f"The queue refused {len(failures)} of {len(handles)} tasks, the first (call {first}) with: {failures[first]}"
+        message = (
+            f"The queue refused {len(failures)} of {len(handles)} tasks; of call {first} it said: {failures[first]}"
+        )
         raise BulkSendError(message, failures=failures, handles=sent)
     return handles
 

@@ -12,7 +12,8 @@ FORBIDDEN = (
     # run a program
     "os.system", "os.popen", "os.exec*", "os.spawn*", "os.posix_spawn*", "os.startfile", "os.fork*", "posix.system",
     "posix.exec*", "posix.spawn*", "posix.posix_spawn*", "posix.fork*", "nt.system", "nt.exec*", "nt.spawn*",
-    "nt.startfile", "subprocess.*", "_posixsubprocess.*", "asyncio.subprocess.*", "pty.*", "platform.popen", "webbrowser.*",
+    "nt.startfile", "subprocess.*", "_posixsubprocess.*", "asyncio.subprocess.*", "pty.*", "platform.popen",
+    "webbrowser.*",
     # end or disturb this one
     "os.kill*", "os.abort", "os._exit", "posix.kill*", "posix.abort", "posix._exit", "nt.kill", "nt.abort", "nt._exit",
     "signal.*", "_signal.*", "sys.exit", "sys.settrace", "sys.setprofile", "builtins.breakpoint", "builtins.input",
