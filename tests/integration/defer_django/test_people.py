@@ -138,3 +138,8 @@ def test_defer_sweep_says_what_it_did_on_every_alias(calls: list[Any]) -> None:
     assert "django other: oldest pending none" in said
     drain()
     assert sorted(calls) == [("default",), ("other",)]
+
+
+def test_defer_queues_says_what_it_needs() -> None:
+    with pytest.raises(CommandError, match="Only Cloud Tasks has queues"):
+        run("defer_queues", "show")

@@ -1,4 +1,4 @@
-"""Show, create, update, pause, resume or purge the queues of Cloud Tasks that the settings declare."""
+"""Create, update, pause, resume, purge or show the queues of Cloud Tasks that the settings declare."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from defer_core.queues import add_queue_arguments, run_queues
 
 
 class Command(BaseCommand):
-    """`manage.py defer_queues show|create|update|pause|resume|purge [names]`."""
+    """`manage.py defer_queues create|update|pause|resume|purge|show [names]`."""
 
     help = __doc__
 
@@ -23,4 +23,4 @@ class Command(BaseCommand):
         try:
             run_queues(options["action"], options["names"], self.stdout.write)
         except DeferError as error:
-            raise CommandError(error.args[0]) from error
+            raise CommandError(str(error)) from error
