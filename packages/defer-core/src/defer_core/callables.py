@@ -18,52 +18,67 @@ from .config import Config
 from .errors import CallableError, CallableNotFoundError, DecodeError
 
 Ref = str | list[Any]
-_BY_NAME = (
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.MethodType,
-    types.MethodDescriptorType,
-    types.WrapperDescriptorType,
-    types.ClassMethodDescriptorType,
-    functools.partial,
-    type,
-)
 
-_MAKES_SOMETHING = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-
-
-def check_runs(func: Any) -> None:
-    """Raises CallableError for a function whose call does not run it: a coroutine function or a generator function."""
-    inner = func
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    code = getattr(inner, "__code__", None)
-    flags = code.co_flags if isinstance(code, types.CodeType) else 0
-    if flags & _MAKES_SOMETHING:
-        kind = "generator" if flags & inspect.CO_GENERATOR else "coroutine"
-        raise CallableError(f"{func!r} cannot be deferred: a call of it makes a {kind}, and runs nothing.")
+_BOUND = (types.MethodType, types.BuiltinMethodType, types.MethodWrapperType)
+_NAMED = (
+    types.FunctionType, types.BuiltinFunctionType, type, types.MethodType, types.MethodWrapperType,
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
+)  # fmt: skip
+_NEVER_RUNS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 def to_ref(func: Callable[..., Any], config: Config) -> Ref:
     """The Ref of a callable. Raises CallableError (saying why) or CallableForbiddenError."""
-    if isinstance(func, functools.partial):
-        return ["partial", to_ref(func.func, config), list(func.args), dict(func.keywords)]
+    if type(func) is types.FunctionType:
+        module = sys.modules.get(func.__module__)
+        if module is not None and module.__dict__.get(func.__qualname__) is func:
+            name = f"{func.__module__}:{func.__qualname__}"
+            config.policy.check(name)
+            return name
+    if type(func) is functools.partial:
+        return _ref_of_partial(func, config)
+    return _ref_of_other(func, config)
+
+
+def _ref_of_partial(func: functools.partial[Any], config: Config) -> Ref:
+    if func.__dict__:
+        raise CallableError(f"{func!r} cannot be deferred: a partial with attributes ({', '.join(func.__dict__)}).")
+    return ["partial", to_ref(func.func, config), list(func.args), dict(func.keywords)]
+
+
+def _ref_of_other(func: Any, config: Config) -> Ref:
     name = name_of(func)
     if name is not None:
         config.policy.check(name)
         if leads_to(name, func):
             return name
-    return _ref_of_instance(func, name, config)
+    owner = getattr(func, "__self__", None)
+    if isinstance(func, _BOUND) and owner is not None and not isinstance(owner, types.ModuleType | type):
+        return _ref_of_method(func, owner, config)
+    if not callable(func):
+        raise CallableError(f"{func!r} cannot be deferred: it is not callable.")
+    if isinstance(func, _NAMED):
+        raise CallableError(f"{func!r} cannot be deferred: {_why_not(func, name)}")
+    config.policy.check(_class_name(func))
+    return ["instance", func]
+
+
+def _ref_of_method(func: Any, owner: Any, config: Config) -> Ref:
+    name: str = func.__name__
+    mangled = [f"_{each.__name__.lstrip('_')}{name}" for each in type(owner).__mro__] if name.startswith("__") else []
+    for each in (name, *mangled):
+        config.policy.check(f"{_class_name(owner)}.{each}")
+        if _is_same(getattr(owner, each, None), func):
+            return ["method", owner, each]
+    raise CallableError(f"{func!r} cannot be deferred: its instance has no method {name!r} that is this one.")
 
 
 def name_of(func: Any) -> str | None:
     """The `module:qualname` by which a callable might be found, or None."""
-    if type(func) is types.FunctionType:  # by far the most
-        return f"{func.__module__}:{func.__qualname__}"
-    target = getattr(func, "func", func) if not callable(func) and hasattr(func, "call") else func  # a Django task
+    target = _inner(func)
     owner = getattr(target, "__self__", None)
     name = getattr(target, "__name__", None)
-    if isinstance(owner, type) and name:  # a classmethod: by the class it was taken from, not the one that defines it
+    if isinstance(owner, type) and isinstance(name, str):  # a classmethod: of the class it was taken from
         return f"{owner.__module__}:{owner.__qualname__}.{name}"
     holder = getattr(target, "__objclass__", None)  # str.upper
     module = getattr(holder, "__module__", None) or getattr(target, "__module__", None)
@@ -73,30 +88,47 @@ def name_of(func: Any) -> str | None:
     return f"{module}:{qualname}" if isinstance(module, str) and isinstance(qualname, str) else None
 
 
+def _inner(func: Any) -> Any:
+    """The function of a Django task, which is not callable itself."""
+    return getattr(func, "func", func) if not callable(func) and hasattr(func, "call") else func
+
+
+def _class_name(value: Any) -> str:
+    return f"{type(value).__module__}:{type(value).__qualname__}"
+
+
 def leads_to(name: str, func: Any) -> bool:
-    """Whether `module:qualname` resolves to this very object."""
+    """Whether a name resolves to this very object."""
     try:
-        return bool(resolve(name) == func)
+        return _is_same(resolve(name), func)
     except CallableNotFoundError:
         return False
 
 
-def _ref_of_instance(func: Any, name: str | None, config: Config) -> Ref:
-    owner = getattr(func, "__self__", None)
-    method = getattr(func, "__name__", None)
-    if owner is not None and method and not isinstance(owner, types.ModuleType | type):
-        kind = type(owner)
-        config.policy.check(f"{kind.__module__}:{kind.__qualname__}.{method}")
-        if getattr(owner, method, None) == func:
-            return ["method", owner, method]
-        raise CallableError(f"{func!r} cannot be deferred: its instance has no method {method!r} that is this one.")
-    if not callable(func):
-        raise CallableError(f"{func!r} cannot be deferred: it is not callable.")
-    if not isinstance(func, types.FunctionType | types.BuiltinFunctionType | type):
-        kind = type(func)
-        config.policy.check(f"{kind.__module__}:{kind.__qualname__}")
-        return ["instance", func]
-    raise CallableError(f"{func!r} cannot be deferred: {_why_not(func, name)}")
+def _is_same(found: Any, func: Any) -> bool:
+    """Bound methods are made anew each time they are looked up; anything else is compared by identity."""
+    return found is func or (isinstance(func, _BOUND) and type(found) is type(func) and bool(found == func))
+
+
+def travels_by_name(value: Any) -> bool:
+    """Whether a value among the arguments travels as a Ref: functions, classes, methods, partials, Django tasks."""
+    if isinstance(value, _NAMED) or type(value) is functools.partial:
+        return True
+    name = name_of(value) if callable(value) or hasattr(type(value), "call") else None
+    return name is not None and leads_to(name, value)
+
+
+def check_runs(func: Any) -> None:
+    """Raises CallableError for a function whose call would only make a coroutine or a generator, and run nothing."""
+    while type(func) is functools.partial:
+        func = func.func
+    code = getattr(getattr(func, "__func__", func), "__code__", None)
+    if isinstance(code, types.CodeType) and code.co_flags & _NEVER_RUNS:
+        kind = "generator" if code.co_flags & inspect.CO_GENERATOR else "coroutine"
+        raise CallableError(
+            f"{func!r} cannot be deferred: it is a {kind} function, and calling it would run nothing. Defer a plain "
+            f"function that runs it ({'asyncio.run' if kind == 'coroutine' else 'for … in …'})."
+        )
 
 
 def _why_not(func: Any, name: str | None) -> str:
@@ -111,32 +143,57 @@ def _why_not(func: Any, name: str | None) -> str:
 def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
     """The callable of a Ref. Raises CallableNotFoundError, CallableForbiddenError or DecodeError."""
     if isinstance(ref, str):
-        config.policy.check(ref)
-        found = resolve(ref)
-        found = found if callable(found) else getattr(found, "call", None)
-        if not callable(found):
-            raise DecodeError(f"{ref} is not callable.")
-        return found  # type: ignore[no-any-return]
+        return _from_name(ref, config)
     match ref:
         case ["method", owner, str() as name]:
-            config.policy.check(f"{type(owner).__module__}:{type(owner).__qualname__}.{name}")
-            try:
-                method = getattr(owner, name)
-            except AttributeError as error:
-                raise CallableNotFoundError(f"{type(owner).__qualname__} has no method {name!r}.") from error
-            return _called(method, name)
+            return _method(owner, name, config)
         case ["partial", inner, list() as args, dict() as kwargs]:
             return functools.partial(from_ref(inner, config), *args, **kwargs)
         case ["instance", func]:
-            config.policy.check(f"{type(func).__module__}:{type(func).__qualname__}")
-            return _called(func, type(func).__qualname__)
+            config.policy.check(_class_name(func))
+            if not callable(func) or isinstance(func, _NAMED):
+                raise DecodeError(f"A {_class_name(func)} is no callable instance.")
+            return func  # type: ignore[no-any-return]
     raise DecodeError("The task does not say what to call.")
 
 
-def _called(found: Any, name: str) -> Callable[..., Any]:
-    if not callable(found):
-        raise DecodeError(f"{name} is not callable.")
+def _from_name(ref: str, config: Config) -> Callable[..., Any]:
+    """A name may lead to something under another one (`shop.tasks:os.system`), which must be allowed as well."""
+    config.policy.check(ref)
+    found = resolve(ref)
+    own = name_of(found)
+    if own is not None and own != ref:
+        config.policy.check(own)
+    if isinstance(found, functools.partial):
+        check_partial(found, config)
+    if not callable(found) and not callable(getattr(found, "call", None)):
+        raise DecodeError(f"{ref} is not callable.")
     return found  # type: ignore[no-any-return]
+
+
+def check_partial(found: functools.partial[Any], config: Config) -> None:
+    """Raises CallableForbiddenError for a partial of something that is forbidden."""
+    inner = name_of(found.func)
+    if inner is not None:
+        config.policy.check(inner)
+
+
+def _method(owner: Any, name: str, config: Config) -> Callable[..., Any]:
+    if isinstance(owner, types.ModuleType | type | types.FunctionType):
+        raise DecodeError(f"{owner!r} is no instance to call a method of.")
+    config.policy.check(f"{_class_name(owner)}.{name}")
+    try:
+        method = getattr(owner, name)
+    except AttributeError as error:
+        raise CallableNotFoundError(f"{_class_name(owner)} has no method {name!r}.") from error
+    if not isinstance(method, _BOUND) or method.__self__ is not owner:
+        raise DecodeError(f"{_class_name(owner)}.{name} is no method.")
+    return method
+
+
+def to_call(found: Any) -> Callable[..., Any]:
+    """What to call of a decoded callable: a Django task is called by its `call`."""
+    return found if callable(found) else found.call  # type: ignore[no-any-return]
 
 
 def resolve(name: str) -> Any:
@@ -145,17 +202,12 @@ def resolve(name: str) -> Any:
     if not (module_name and colon and qualname):
         raise CallableNotFoundError(f"{name!r} is not of the form 'module:qualname'.")
     try:
-        found: Any = sys.modules.get(module_name) or import_module(module_name)
+        found: Any = import_module(module_name)
         for part in qualname.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise CallableNotFoundError(f"{name} cannot be found: {error}") from error
+    except Exception as error:  # a module may raise anything while it is imported: the next deploy may mend it
+        raise CallableNotFoundError(f"{name} cannot be found: {error!r}") from error
     return found
-
-
-def travels_by_name(obj: Any) -> bool:
-    """Whether a value among the arguments is a callable that travels as a Ref, and not as what it holds."""
-    return isinstance(obj, _BY_NAME)
 
 
 def label(func: Any) -> str:
@@ -163,4 +215,4 @@ def label(func: Any) -> str:
     inner = func
     while isinstance(inner, functools.partial):
         inner = inner.func
-    return name_of(inner) or f"{type(inner).__module__}:{type(inner).__qualname__}"
+    return name_of(inner) or _class_name(inner)

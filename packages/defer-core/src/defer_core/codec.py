@@ -238,7 +238,7 @@ def unpack_call(payload: bytes, config: Config) -> tuple[Callable[..., Any], lis
     call = unpack(payload, config)
     match call:
         case [ref, list() as args, dict() as kwargs]:
-            return callables.from_ref(ref, config), args, kwargs
+            return callables.to_call(callables.from_ref(ref, config)), args, kwargs
     raise DecodeError("The payload of the task is no call.")
 
 

@@ -76,7 +76,8 @@ def _inside(value: Any) -> Iterator[Step]:
     elif kind is functools.partial:
         yield from ((".args", list(value.args)), (".keywords", dict(value.keywords)), (".func", value.func))
     elif kind is types.MethodType or kind is types.BuiltinMethodType:
-        yield (".__self__", value.__self__)
+        if not isinstance(value.__self__, types.ModuleType | type):
+            yield (".__self__", value.__self__)
     else:
         yield from _state(value)
 

@@ -110,6 +110,8 @@ def decode(data: bytes, signer: Signer | None = None, *, require_signature: bool
         )
     header, body = data[: _HEADER.size], data[_HEADER.size :]
     if flags & _SIGNED:
+        if len(body) < _SIGNATURE:
+            raise DecodeError("The envelope ends within its signature.")
         signature, body = body[:_SIGNATURE], body[_SIGNATURE:]
         if signer is not None:
             signer.verify(header, signature, body)
@@ -130,7 +132,7 @@ def decode(data: bytes, signer: Signer | None = None, *, require_signature: bool
 def _inflate(body: bytes) -> bytes:
     inflater = zlib.decompressobj()
     data = inflater.decompress(body, MAX_INFLATED)
-    if not inflater.eof or inflater.unconsumed_tail:
+    if not inflater.eof or inflater.unconsumed_tail or inflater.unused_data:
         raise DecodeError(f"The envelope does not inflate to an end within {MAX_INFLATED} bytes.")
     return data
 
@@ -138,17 +140,25 @@ def _inflate(body: bytes) -> bytes:
 def _read(body: bytes, *, claimed: bool, created: float) -> Envelope:
     content: Any
     deadline, expires, trace, content = msgpack.unpackb(body, unicode_errors="surrogatepass")
-    _expect(deadline is None or isinstance(deadline, int | float), "deadline")
-    _expect(expires is None or isinstance(expires, int | float), "expiry")
-    _expect(trace is None or isinstance(trace, dict), "trace")
+    _expect(deadline is None or _is_time(deadline), "deadline")
+    _expect(expires is None or _is_time(expires), "expiry")
+    _expect(trace is None or (isinstance(trace, dict) and all(map(_is_text, trace.items()))), "trace")
     common: dict[str, Any] = {"created": created, "deadline": deadline, "expires": expires, "trace": trace or {}}
     if not claimed:
         _expect(isinstance(content, bytes), "payload")
         return Envelope(payload=content, **common)
     store, alias, key, checksum, size = content
     _expect(all(isinstance(text, str) for text in (store, alias, key)), "claim")
-    _expect(isinstance(checksum, bytes) and isinstance(size, int), "claim")
+    _expect(isinstance(checksum, bytes) and type(size) is int and size >= 0, "claim")
     return Envelope(claim=Claim(store=store, alias=alias, key=key, digest=checksum, size=size), **common)
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < float("inf")
+
+
+def _is_text(pair: tuple[Any, Any]) -> bool:
+    return isinstance(pair[0], str) and isinstance(pair[1], str)
 
 
 def _expect(condition: bool, what: str) -> None:
