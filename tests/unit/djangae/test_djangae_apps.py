@@ -73,14 +73,16 @@ print(*sorted(each.id for each in run_checks() if each.id.startswith("defer_djan
 """
 
 
-def test_a_djangae_site_needs_no_remark():
-    assert run(CHECKS) == []
+def test_the_checks_say_that_the_names_are_ours_and_what_is_missing():
+    assert run(CHECKS) == ["defer_djangae.I002"]
+    alone = run(CHECKS, INSTALLED_APPS=["django.contrib.contenttypes", "djangae.tasks"])
+    assert alone == ["defer_djangae.E001", "defer_djangae.I002"]
 
 
-def test_the_checks_say_what_is_missing():
-    assert run(CHECKS, INSTALLED_APPS=["django.contrib.contenttypes", "djangae.tasks"]) == ["defer_djangae.E001"]
-    needless = {"TRANSPORT": "memory", "TAKE_OVER_DJANGAE": True}
-    assert run(CHECKS, DEFER=needless) == ["defer_djangae.I002"]
+def test_the_checks_say_that_there_is_nothing_to_take_over():
+    hint = "from defer_djangae.checks import which_djangae; print(which_djangae()[0].hint)"
+    assert "TAKE_OVER_DJANGAE" in run(hint, DEFER={"TRANSPORT": "memory", "TAKE_OVER_DJANGAE": True})
+    assert run(hint) == ["None"]
 
 
 # --- where the real Djangae stays -------------------------------------------------------------------------------------

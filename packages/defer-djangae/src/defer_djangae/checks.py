@@ -7,42 +7,27 @@ from typing import Any
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Info, Warning, register
 
-from .paths import live
+from .paths import PATHS, live
 
 
 @register
 def which_djangae(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """A real Djangae is live, its tasks taken over (`I001`) or not (`W001`); or there are no names at all (`W002`)."""
+    """Which Djangae is live: the real one, taken over (`I001`) or not (`W001`); ours (`I002`); none (`W002`)."""
     from defer_django.conf import given
 
     found, taken = live(), bool(given().get("TAKE_OVER_DJANGAE"))
     if found == "shim":
-        return [] if not taken else [_needless()]
+        hint = "There is nothing to take over: leave TAKE_OVER_DJANGAE out." if taken else None
+        return [Info(f"djangae.* is live in {PATHS}: it is defer-djangae's own.", hint=hint, id="defer_djangae.I002")]
     if found == "missing":
         hint = "Call defer_djangae.install_paths() before Django starts: `pip install --target` ignores .pth files."
         return [Warning("The names of djangae.* are not on sys.path.", hint=hint, id="defer_djangae.W002")]
     if taken:
-        return [
-            Info(
-                f"The real Djangae in {found} is live; its djangae.tasks.deferred is taken over.",
-                id="defer_djangae.I001",
-            )
-        ]
+        said = f"The real Djangae in {found} is live; its djangae.tasks.deferred is taken over."
+        return [Info(said, id="defer_djangae.I001")]
+    said = f"The real Djangae in {found} is live, and defers with its own code."
     hint = 'Say DEFER = {"TAKE_OVER_DJANGAE": True} to have its djangae.tasks.deferred replaced, or uninstall Djangae.'
-    return [
-        Warning(
-            f"The real Djangae in {found} is live, and defers with its own code.", hint=hint, id="defer_djangae.W001"
-        )
-    ]
-
-
-def _needless() -> CheckMessage:
-    hint = "Leave TAKE_OVER_DJANGAE out."
-    return Info(
-        "The names of djangae.* are given by defer-djangae: there is nothing to take over.",
-        hint=hint,
-        id="defer_djangae.I002",
-    )
+    return [Warning(said, hint=hint, id="defer_djangae.W001")]
 
 
 @register
