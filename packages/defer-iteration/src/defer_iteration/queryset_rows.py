@@ -14,6 +14,8 @@ from .rows import PAGE, Rows, Split
 from .shard import Key, KeyRange
 from .splitting import repeats_rows, split, split_by
 
+CHUNK = 2_000
+"""Rows whose `prefetch_related` is done at a time."""
 _VALUE = "_defer_order_value"
 
 
@@ -37,12 +39,12 @@ class QuerySetRows(Rows):
         return split(self.queryset, self.ordering, shards)
 
     def page(self, within: KeyRange, after: Key | None) -> Iterator[Any]:
-        """The statement is finished before the first row is passed (it asks for one row more than there can be): a
-        SELECT left open would keep SQLite from writing."""
+        """Instances are made one by one, but the statement is finished before the first is passed (as `iterator()` has
+        it under DISABLE_SERVER_SIDE_CURSORS): a SELECT left open would keep SQLite from writing."""
         found = self._range(within)
         if after is not None:
             found = found.filter(self.ordering.above(after, nulls=within.nulls))
-        streamed: Iterator[Any] = found[:PAGE].iterator(chunk_size=PAGE + 1)
+        streamed: Iterator[Any] = found[:PAGE]._iterator(False, CHUNK)
         return self._once(streamed) if self.repeats else streamed
 
     def take_key(self, row: Any) -> Any:
