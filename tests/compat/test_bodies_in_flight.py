@@ -4,6 +4,7 @@ Those of Djangae 2 and of Google were made by these libraries themselves; those 
 """
 
 import pickle
+import threading
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,7 @@ from defer_core import Delivery, Outcome, configure, execute
 from defer_core.config import reset
 from defer_core.record import State
 from defer_core.stores.memory import MemoryStore
-from defer_core.testing import MemoryTransport, drain
+from defer_core.testing import MemoryTransport, drain, run_one
 from defer_djangae.markers import DeferIterationMarker, StoredTask
 
 GOLDEN = Path(__file__).parent / "golden/djangae"
@@ -205,3 +206,34 @@ def test_a_sliced_query_is_kept_with_what_to_do(rows):
     args[1].set_limits(0, 3)
     assert deliver(pickle.dumps((func, args, kwargs))) is Outcome.PERMANENT
     assert "it is sliced" in dead()[0].last_error
+
+
+def test_the_last_two_shards_may_end_at_once(tables, rows, queue):
+    """Each in a transaction of its own: neither count is lost, and finalize is deferred once."""
+    if connection.vendor != "postgresql":
+        pytest.skip("needs two connections to one database: DEFER_TEST_DATABASE=postgres")
+    for _ in range(10):
+        flight_tasks.ran.clear()
+        queue.clear()  # the names, too: every round has the same
+        DeferIterationMarker.objects.create(pk=1, is_ready=True, shard_count=2)
+        for number in range(2):
+            deliver(golden(f"djangae2_shard_{number}"), name=f"shard-{number}")
+        while len(ends := [task for task in queue.queued() if "finalize" in task.name]) < 2:
+            run_one(next(task for task in queue.queued() if task not in ends), queue)
+        barrier = threading.Barrier(2)
+        threads = [threading.Thread(target=end_at_once, args=(task, queue, barrier)) for task in ends]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        drain(queue)
+        assert len(finalized()) == 1
+        assert not DeferIterationMarker.objects.exists()
+
+
+def end_at_once(task, queue, barrier):
+    barrier.wait(30)
+    try:
+        run_one(task, queue)
+    finally:
+        connection.close()
