@@ -98,6 +98,12 @@ class Strict(models.Model):
         super().__init__(*args, **kwargs)
 
 
+class Scan(models.Model):
+    """A file field."""
+
+    image = models.FileField()
+
+
 class Row(models.Model):
     """What iterations walk over."""
 

@@ -6,6 +6,7 @@ import copy
 import datetime as dt
 import uuid
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +16,11 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext_lazy
 from testapp import tasks
-from testapp.models import Author, Book, Cover, Note, Novel, Reduced, Row, Strict, Tag, Token
+from testapp.models import Author, Book, Cover, Note, Novel, Reduced, Row, Scan, Strict, Tag, Token
 
 from defer_core import codec, defer
 from defer_core.config import configured, current
-from defer_core.errors import CallableNotFoundError
+from defer_core.errors import CallableNotFoundError, UnserializableError
 from defer_core.testing import drain
 
 pytestmark = pytest.mark.django_db
@@ -195,3 +196,27 @@ def test_lazy_translations_and_safe_strings() -> None:
 
 def test_model_classes_travel_by_name() -> None:
     assert there_and_back(Book, allow_pickle=False) is Book
+
+
+def test_instances_inside_pickled_values_are_wiped_too(book: Book) -> None:
+    arrived = there_and_back(SimpleNamespace(book=book))
+    assert arrived.book == book
+    assert caches(arrived.book) == ({}, None)
+
+
+def test_a_queryset_arrives_as_the_rows_that_it_was(book: Book) -> None:
+    arrived = there_and_back(Book.objects.select_related("author").all())
+    assert list(arrived) == [book]
+    assert caches(arrived[0]) == ({}, None)
+
+
+def test_an_unsaved_file_is_refused_and_a_saved_one_travels_by_name() -> None:
+    from django.core.files.base import ContentFile
+
+    scan = Scan(image="covers/a.png")
+    assert scan.image.name == "covers/a.png"
+    assert there_and_back(scan, allow_pickle=False).image.name == "covers/a.png"
+    scan.image = ContentFile(b"bytes", name="b.png")
+    assert scan.image.name == "b.png"
+    with pytest.raises(UnserializableError, match=r"b\.png"):
+        there_and_back(scan)
