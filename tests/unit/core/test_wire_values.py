@@ -221,7 +221,7 @@ def test_a_pickled_value_is_refused_where_pickle_is_not_allowed() -> None:
     ("args", "kwargs", "path"),
     [
         ((1, object()), {}, "args[1]"),
-        ((), {"user": Plain(avatar=open)}, "kwargs['user']"),
+        ((), {"user": Plain(avatar=1)}, "kwargs['user']"),
         (([{"a": [object()]}],), {}, "args[0][0]['a'][0]"),
         (({1: (2, {object()})},), {}, "args[0][1][1]"),
     ],
