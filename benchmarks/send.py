@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import os
 import pickle
 import socket
 import statistics
@@ -65,7 +66,7 @@ class Order:
 
 def rows() -> list[Figure]:
     """The figures: microseconds of CPU a call; and of many, milliseconds."""
-    return [*over_plain_text(), *over_tls(), *many(0.0), *many(0.01)]
+    return [*over_plain_text(), *over_tls(), *many(0.0), *many(0.01), *calls_made()]
 
 
 def over_plain_text() -> list[Figure]:
@@ -131,6 +132,55 @@ def many(delay: float) -> list[Figure]:
         (f"a loop of Google's client / defer_many of 1,000, {how}, {away}", ms(theirs), ms(ours), theirs / ours, goal)
         for how, ours, goal in zip(("in single calls", "in batches"), (single, batched), goals, strict=True)
     ]
+
+
+def calls_made() -> list[Figure]:
+    """Calls over the network in the caller's path, with the Datastore; no figures where its emulator is missing."""
+    sys.path.insert(0, str(SERVER.parent))
+    import services
+    from cloud_server import CloudServer, serving
+
+    try:
+        os.environ["DATASTORE_EMULATOR_HOST"] = services.start_firestore()
+    except services.MissingServiceError:
+        return []
+    from google.cloud import ndb
+
+    from defer_core.stores.ndb import NdbTaskStore
+
+    store = NdbTaskStore(project=services.PROJECT, namespace=f"bench-{os.getpid()}")
+    with serving(CloudServer(batches=True)) as server, ndb.Client(project=services.PROJECT).context():
+        where = f"127.0.0.1:{server.port}"
+        configure(transport=CloudTasksTransport(project="p", location="l", emulator_host=where), store=store, keys=KEYS)
+        large = os.urandom(300_000)
+        counts = {
+            "defer(_small_task=True)": counted(server, lambda: defer(task, 1, _small_task=True)),
+            "defer()": counted(server, lambda: defer(task, 1)),
+            "defer() of 300 KB": counted(server, lambda: defer(task, large)),
+            "defer() in a transaction, beside that": counted(server, lambda: ndb.transaction(lambda: defer(task, 1)))
+            - 2,
+        }
+        many = counted(server, lambda: defer_many(task, [(number,) for number in range(1000)]))
+    goals = ("≤ 0.34", "≤ 0.67", "≤ 0.67", "≤ 0.34")
+    what = "calls of {} / of Djangae 1.1 (8 of Djangae 2 on gcloudc)"
+    figures = [
+        (what.format(name), "3", str(count), count / 3, goal)
+        for (name, count), goal in zip(counts.items(), goals, strict=True)
+    ]
+    return [*figures, ("calls of defer_many of 1,000 / one each", "1000", str(many), many / 1000, "")]
+
+
+def counted(server: Any, call: Callable[[], Any]) -> int:
+    """The calls that something makes, of the store and of the queue."""
+    from google.cloud.ndb import _datastore_api
+
+    original, made, before = _datastore_api.make_call, [], len(server.calls)
+    _datastore_api.make_call = lambda name, *args, **kwargs: (made.append(name), original(name, *args, **kwargs))[1]
+    try:
+        call()
+    finally:
+        _datastore_api.make_call = original
+    return len(made) + len(server.calls) - before
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------

@@ -50,7 +50,12 @@ def datastore_emulator() -> str:
 
 def firestore_emulator() -> str:
     """`host:port` of Google's Firestore emulator in Datastore mode; skips where it is missing."""
-    return _or_skip(lambda: _shared("firestore", _start_firestore))
+    return _or_skip(start_firestore)
+
+
+def start_firestore() -> str:
+    """The same, outside of tests. Raises MissingServiceError."""
+    return _shared("firestore", _start_firestore)
 
 
 def postgres_dsn() -> str:
