@@ -106,7 +106,9 @@ class Config:
         for kind, spec, names in (("transport", self.transport, TRANSPORTS), ("store", self.store, STORES)):
             if isinstance(spec, str) and spec not in names and ":" not in spec:
                 known = ", ".join(names)
-                raise ConfigError(f"There is no {kind} {spec!r}: it is one of {known}, a 'module:Class' or an instance.")
+                raise ConfigError(
+                    f"There is no {kind} {spec!r}: it is one of {known}, a 'module:Class' or an instance."
+                )
         if self.store_policy not in ("always", "when-large"):
             raise ConfigError(f"store_policy is {self.store_policy!r}: it is 'always' or 'when-large'.")
         if isinstance(self.keys, str | bytes):
