@@ -12,7 +12,8 @@ from unit.gae_handler.conftest import Poster
 from unit.gae_handler.handled import QUEUE, body_of, calls, note
 
 from defer_core import defer
-from defer_core.config import configured
+from defer_core.config import configured, current
+from defer_core.record import State
 from defer_core.testing import in_memory
 from defer_gae_handler import Request, handle, make_application
 
@@ -91,3 +92,26 @@ def test_without_any_configuration_inline_tasks_run_and_claims_wait(
         assert calls == [(1,)]
         assert handle(post(claim, headers=QUEUE)).status == 408
     assert "memory" in caplog.text and "not configured" in caplog.text
+
+
+@pytest.mark.parametrize("accept_legacy_pickles", [False, True])
+def test_junk_that_came_through_a_door_is_kept_in_a_capped_number(post: Poster, accept_legacy_pickles: bool) -> None:
+    settings = {"doors": ["cloud-run-iam"], "keys": ["k" * 20], "accept_legacy_pickles": accept_legacy_pickles}
+    headers = {"Authorization": "Bearer a.b.SIGNATURE_REMOVED_BY_GOOGLE"}
+    with in_memory(max_unverified=5, **settings) as queue:
+        defer(note)
+        body = body_of(queue)
+        for number in range(20):
+            junk = [
+                b"",
+                b"junk %d" % number,
+                body[: -number or -1],
+                body + bytes(number + 1),
+                body[:40] + b"x" * number,
+            ]
+            assert {handle(post(each, headers=headers)).status for each in junk} <= {200, 408}
+        store = current().the_store
+        assert store is not None
+        dead = store.list(State.DEAD)
+    assert (len(dead), any(record.verified for record in dead)) == (5, False)
+    assert calls == []

@@ -69,7 +69,7 @@ def execute(body: bytes, delivery: Delivery) -> Outcome:
         return _wait(body, delivery, error, config)
     except DecodeError as error:
         log.error("Task %s in %s cannot be read: %s", delivery.task_name, delivery.queue, error)
-        verified = not isinstance(error, SignatureError)
+        verified = _verifies(body, delivery, config)
         dead.bury(body, delivery, error, config, reason=error.reason, verified=verified)
         return Outcome.PERMANENT
     if opened is None:
@@ -77,6 +77,17 @@ def execute(body: bytes, delivery: Delivery) -> Outcome:
     outcome = _run(opened, body, delivery, config)
     sweep.after_task(config)
     return outcome
+
+
+def _verifies(body: bytes, delivery: Delivery, config: Config) -> bool:
+    """Whether somebody vouches for a body that cannot be read: its envelope, or (another library's) the door alone."""
+    if not frame.is_framed(body):
+        return not delivery.require_signature
+    try:
+        envelope.decode(frame.unwrap(body), config.signer, require_signature=delivery.require_signature)
+    except (DecodeError, NotYetReadableError):
+        return False
+    return True
 
 
 def _run(opened: Opened, body: bytes, delivery: Delivery, config: Config) -> Outcome:
