@@ -8,9 +8,12 @@ from typing import Any
 
 from django.db.models import Count, IntegerField, Max, Min, Q, QuerySet
 
+from defer_django.store import is_datastore
+
 from .errors import IterationRefusedError
 from .ordering import Ordering
 from .rows import Split
+from .sampling import split_sampled
 from .shard import Key, KeyRange
 
 DENSE = 0.985
@@ -20,6 +23,8 @@ a range then has at most 1 / 0.985 = 1.016 times its share."""
 
 def split(queryset: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
     """Ranges by the number of rows; those without an order value are ranges of their own."""
+    if is_datastore(queryset.db):
+        return split_sampled(queryset, ordering, shards)
     if ordering.field is None:
         return _split_part(queryset, ordering, shards, nulls=False)
     without = _split_part(queryset, ordering, shards, nulls=True) if ordering.nullable else Split(ranges=(), total=0)

@@ -55,6 +55,18 @@ class DjangoIterationStore(IterationStore):
             return None
         return self._iterations(iteration_id).get()
 
+    def _change_iteration(self, iteration_id: str, changes: Mapping[str, Any], **expected: Any) -> bool:
+        """Change columns of an iteration that has the expected ones; whether it did."""
+        return bool(self._iterations(iteration_id).filter(**expected).update(**changes))
+
+    def _change_shard(self, iteration_id: str, index: int, changes: Mapping[str, Any], **expected: Any) -> bool:
+        """Change columns of a shard that has the expected ones; whether it did."""
+        mine = self._shards(iteration_id).filter(pk=shard_id(iteration_id, index), **expected)
+        return bool(mine.update(**changes))
+
+    def _open_shards(self, iteration_id: str) -> builtins.list[models.Shard]:
+        return list(self._shards(iteration_id).filter(done=False).order_by("index"))
+
     def _state(self, iteration_id: str) -> IterationState | None:
         state = self._iterations(iteration_id).values_list("state", flat=True).first()
         return None if state is None else IterationState(state)
@@ -74,8 +86,8 @@ class DjangoIterationStore(IterationStore):
 
     def plan(self, iteration_id: str, shards: Sequence[Shard], *, total: int | None) -> bool:
         with self.transaction():
-            new = self._iterations(iteration_id).filter(state=IterationState.NEW.value)
-            if not new.update(state=IterationState.RUNNING.value, total=total, wakes=0):
+            changes = {"state": IterationState.RUNNING.value, "total": total, "wakes": 0}
+            if not self._change_iteration(iteration_id, changes, state=IterationState.NEW.value):
                 return False
             models.Shard.objects.using(self.alias).bulk_create([_shard_row(shard) for shard in shards])
             return True
@@ -84,7 +96,7 @@ class DjangoIterationStore(IterationStore):
         self, iteration_id: str, index: int, generation: int, *, due: Callable[[int], float]
     ) -> tuple[Iteration, Shard] | None:
         open_shard = self._shards(iteration_id).filter(
-            pk=_shard_id(iteration_id, index), generation=generation, done=False
+            pk=shard_id(iteration_id, index), generation=generation, done=False
         )
         seen = open_shard.first()
         if seen is None or self._state(iteration_id) is not IterationState.RUNNING:
@@ -93,13 +105,13 @@ class DjangoIterationStore(IterationStore):
             if not open_shard.update(fence=F("fence") + 1, due=due(seen.wakes)):
                 return None
             shard, iteration = open_shard.get(), self.get(iteration_id)
-        return None if iteration is None else (iteration, _as_shard(shard))
+        return None if iteration is None else (iteration, as_shard(shard))
 
     def claim_whole(self, iteration_id: str, state: IterationState, *, due: Callable[[int], float]) -> Iteration | None:
         seen = self.get(iteration_id)
         if seen is None or seen.state is not state:
             return None
-        claimed = self._iterations(iteration_id).filter(state=state.value).update(due=due(seen.wakes))
+        claimed = self._change_iteration(iteration_id, {"due": due(seen.wakes)}, state=state.value)
         return self.get(iteration_id) if claimed else None
 
     def checkpoint(self, shard: Shard, quarantine: Sequence[QuarantinedRow] = ()) -> IterationState | None:
@@ -114,16 +126,12 @@ class DjangoIterationStore(IterationStore):
                 return None
             state = self._state(shard.iteration_id)
             if state is IterationState.RUNNING:
-                self._shards(shard.iteration_id).filter(pk=_shard_id(shard.iteration_id, shard.index)).update(
-                    generation=shard.generation + 1
-                )
+                self._change_shard(shard.iteration_id, shard.index, {"generation": shard.generation + 1})
             return state
 
     def _save(self, shard: Shard, quarantine: Sequence[QuarantinedRow], **changes: Any) -> bool:
-        mine = self._shards(shard.iteration_id).filter(
-            pk=_shard_id(shard.iteration_id, shard.index), generation=shard.generation, fence=shard.fence, done=False
-        )
-        if not mine.update(**_progress(shard), **changes):
+        mine = {"generation": shard.generation, "fence": shard.fence, "done": False}
+        if not self._change_shard(shard.iteration_id, shard.index, {**_progress(shard), **changes}, **mine):
             return False
         rows = models.QuarantinedRow.objects.using(self.alias)
         for row in quarantine:
@@ -141,7 +149,7 @@ class DjangoIterationStore(IterationStore):
 
     def _finish_set(self, iteration: models.Iteration, *, due: float) -> bool:
         """With the iteration locked: to `finalizing`, if no shard is open."""
-        if self._shards(iteration.id).filter(done=False).exists():
+        if self._open_shards(iteration.id):
             return False
         total: Counter[str] = Counter()
         for counters in self._shards(iteration.id).values_list("counters", flat=True):
@@ -189,7 +197,7 @@ class DjangoIterationStore(IterationStore):
         with self.transaction():
             still_open = self._shards(iteration_id).filter(done=False)
             still_open.update(generation=F("generation") + 1, due=due, attempts=0, wakes=0)
-            return [_as_shard(row) for row in still_open.order_by("index")]
+            return [as_shard(row) for row in still_open.order_by("index")]
 
     # --- the sweep ----------------------------------------------------------------------------------------------------
 
@@ -223,10 +231,9 @@ class DjangoIterationStore(IterationStore):
         seen = {"generation": stalled.generation, "due": stalled.due}
         changes = {"generation": stalled.generation + 1, "due": due, "wakes": stalled.wakes + 1}
         if stalled.index is not None:
-            shard_id = _shard_id(stalled.iteration_id, stalled.index)
-            return bool(self._shards(stalled.iteration_id).filter(pk=shard_id, done=False, **seen).update(**changes))
-        whole = [IterationState.NEW.value, IterationState.FINALIZING.value]
-        return bool(self._iterations(stalled.iteration_id).filter(state__in=whole, **seen).update(**changes))
+            return self._change_shard(stalled.iteration_id, stalled.index, changes, done=False, **seen)
+        states = (IterationState.NEW, IterationState.FINALIZING)
+        return any(self._change_iteration(stalled.iteration_id, changes, state=each.value, **seen) for each in states)
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
@@ -239,7 +246,7 @@ class DjangoIterationStore(IterationStore):
         return [_as_iteration(row) for row in rows]
 
     def shards(self, iteration_id: str) -> builtins.list[Shard]:
-        return [_as_shard(row) for row in self._shards(iteration_id).order_by("index")]
+        return [as_shard(row) for row in self._shards(iteration_id).order_by("index")]
 
     def quarantined(self, iteration_id: str) -> builtins.list[QuarantinedRow]:
         return [
@@ -270,7 +277,8 @@ class DjangoIterationStore(IterationStore):
 # --- between rows and nouns -------------------------------------------------------------------------------------------
 
 
-def _shard_id(iteration_id: str, index: int) -> str:
+def shard_id(iteration_id: str, index: int) -> str:
+    """The key of a shard's row."""
     return f"{iteration_id}-{index}"
 
 
@@ -306,7 +314,7 @@ def _progress(shard: Shard) -> dict[str, Any]:
 def _shard_row(shard: Shard) -> models.Shard:
     bounds = shard.range
     return models.Shard(
-        id=_shard_id(shard.iteration_id, shard.index),
+        id=shard_id(shard.iteration_id, shard.index),
         iteration=shard.iteration_id,
         index=shard.index,
         range=codec.pack([bounds.lower, bounds.upper, bounds.closed, bounds.nulls]),
@@ -319,7 +327,8 @@ def _unpack_key(packed: Any) -> Key:
     return key
 
 
-def _as_shard(row: models.Shard) -> Shard:
+def as_shard(row: models.Shard) -> Shard:
+    """The noun of a row."""
     lower, upper, closed, nulls = codec.unpack(bytes(row.range))
     return Shard(
         iteration_id=row.iteration,

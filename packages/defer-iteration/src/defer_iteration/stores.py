@@ -14,6 +14,12 @@ def store_on(alias: str) -> IterationStore:
     """The store on an alias: one that is in use, else the Django database of that alias."""
     if alias in _in_use:
         return _in_use[alias]
+    from defer_django.store import is_datastore
+
+    if is_datastore(alias):
+        from .store_datastore import DatastoreIterationStore
+
+        return DatastoreIterationStore(alias)
     from .store_django import DjangoIterationStore
 
     return DjangoIterationStore(alias)
