@@ -150,13 +150,14 @@ from defer_core.transports.cloud_tasks import CloudTasksTransport
 sender = CloudTasksTransport(project="p", location="l", emulator_host=sys.argv[1])
 message = Message(body=b"body", routing=Routing(url="/run"))
 sender.send(message)
+parents = sender.connection()
 children = []
 for _ in range(3):
     child = os.fork()
     if not child:
         sender.send(message)
         sender.send_many([message] * 5)
-        os._exit(0)
+        os._exit(9 if sender.connection() is parents else 0)
     children.append(child)
 sender.send(message)
 assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
