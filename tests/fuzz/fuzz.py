@@ -148,7 +148,7 @@ def main() -> int:
     given = parser.parse_args()
     started, counts, chunk = time.monotonic(), Counter[str](), 10_000
     seeds = range(given.seed, given.seed + -(-given.inputs // chunk))
-    with ProcessPoolExecutor(max_tasks_per_child=20) as pool:
+    with ProcessPoolExecutor() as pool:
         for more in pool.map(fuzz, seeds, [chunk] * len(seeds)):
             counts += more
     answers = ", ".join(f"{count:,} × {answer}" for answer, count in sorted(counts.items()))
