@@ -282,6 +282,16 @@ def test_unverified_dead_letters_are_kept_in_a_capped_number(store: MemoryStore)
     assert len(dead(store)) == 3
 
 
+def test_a_store_full_of_unverified_bodies_is_not_counted_for_each(store: MemoryStore, monkeypatch: Any) -> None:
+    body, looks = unsigned(note), []
+    list_ = store.list
+    monkeypatch.setattr(store, "list", lambda *args, **kwargs: looks.append(1) or list_(*args, **kwargs))
+    with in_memory(store=store, keys=["current"], max_unverified=0):
+        for _ in range(5):
+            execute(body, DELIVERY)
+    assert len(looks) == 1
+
+
 def test_an_expired_task_is_a_dead_letter(store: MemoryStore) -> None:
     with in_memory(store=store, expires_after=60):
         body = body_of(note)

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from . import clock, envelope, frame, sending
 from .config import Config, current
@@ -18,6 +19,10 @@ from .stores.base import TaskStore
 from .task import Routing
 
 log = logging.getLogger("defer")
+
+FULL_FOR = 60.0
+"""Seconds for which a store that was full of unverified bodies is not counted again."""
+_full_until: WeakKeyDictionary[TaskStore, float] = WeakKeyDictionary()
 
 
 def bury(
@@ -36,7 +41,7 @@ def bury(
     Of those that never verified only `max_unverified` are kept.
     """
     store, now = store or config.the_store, clock.now()
-    if store is None or (not verified and _unverified(store) >= config.max_unverified):
+    if store is None or (not verified and _is_full(store, config)):
         log.error("Task %s (%s) is not kept as a dead letter: %s", delivery.task_name, label, reason)
         return
     record = TaskRecord(
@@ -80,8 +85,15 @@ def _bare(body: bytes) -> bytes:
         return body
 
 
-def _unverified(store: TaskStore) -> int:
-    return sum(not record.verified for record in dead_letters(store))
+def _is_full(store: TaskStore, config: Config) -> bool:
+    """Whether as many unverified bodies are kept as may be. Counting them is work that anybody can cause, so a store that
+    was full is taken to be full for a while."""
+    if clock.now() < _full_until.get(store, 0.0):
+        return True
+    full = sum(not record.verified for record in dead_letters(store)) >= config.max_unverified
+    if full:
+        _full_until[store] = clock.now() + FULL_FOR
+    return full
 
 
 def _text(error: BaseException) -> str:
