@@ -86,8 +86,8 @@ def _bare(body: bytes) -> bytes:
 
 
 def _is_full(store: TaskStore, config: Config) -> bool:
-    """Whether as many unverified bodies are kept as may be. Counting them is work that anybody can cause, so a store that
-    was full is taken to be full for a while."""
+    """Whether as many unverified bodies are kept as may be. Counting them is work that anybody can cause, so a store
+    that was full is taken to be full for a while."""
     if clock.now() < _full_until.get(store, 0.0):
         return True
     full = sum(not record.verified for record in dead_letters(store)) >= config.max_unverified
