@@ -63,11 +63,11 @@ def unpack(packed: bytes) -> Job:
 
 def rows_of(job: Job, options: IterationOptions) -> Rows:
     """The rows of a job, in the order asked for."""
-    from .queryset_rows import QuerySetRows
-
     source = job.source() if callable(job.source) else job.source
     if isinstance(source, Rows):
         return source
+    from .queryset_rows import QuerySetRows  # with Django set up, which Rows can do without
+
     return QuerySetRows(querysets.checked(source), options.order_field, job.key_ranges_getter)
 
 

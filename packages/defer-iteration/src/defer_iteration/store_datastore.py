@@ -8,11 +8,13 @@ Aborted: its task fails, and is delivered again.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import models
-from .iteration import Iteration, IterationState
+from .base import Completion
+from .iteration import Iteration, IterationState, QuarantinedRow
 from .shard import Shard, Stalled
 from .store_django import DjangoIterationStore, as_shard, shard_id
 
@@ -54,6 +56,19 @@ class DatastoreIterationStore(DjangoIterationStore):
             row.fence, row.due = row.fence + 1, due(row.wakes)
             self._change_shard(iteration_id, index, {"fence": row.fence, "due": row.due})
             return iteration, as_shard(row)
+
+    def complete(self, shard: Shard, quarantine: Sequence[QuarantinedRow] = (), *, due: float) -> Completion:
+        """The shards are read before one is written: `gcloudc` refuses a query that a write has come before."""
+        with self.transaction():
+            iteration = self._lock(shard.iteration_id)
+            others = [row for row in self._shards(shard.iteration_id) if row.index != shard.index]
+            if iteration is None or not self._save(shard, quarantine, done=True):
+                return Completion.LOST
+            if iteration.state != IterationState.RUNNING.value or not all(row.done for row in others):
+                return Completion.OPEN
+            counters = [*(row.counters for row in others), json.dumps(dict(shard.counters))]
+            self._finalizing(iteration, counters, due=due)
+            return Completion.LAST
 
     def reopen(self, iteration_id: str, *, due: float) -> builtins.list[Shard]:
         with self.transaction():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from hashlib import blake2b
@@ -151,9 +151,14 @@ class DjangoIterationStore(IterationStore):
         """With the iteration locked: to `finalizing`, if no shard is open."""
         if self._open_shards(iteration.id):
             return False
+        self._finalizing(iteration, (row.counters for row in self._shards(iteration.id)), due=due)
+        return True
+
+    def _finalizing(self, iteration: models.Iteration, counters: Iterable[str], *, due: float) -> None:
+        """Merge the shards' counters, and move to `finalizing`, of a new generation."""
         total: Counter[str] = Counter()
-        for counters in self._shards(iteration.id).values_list("counters", flat=True):
-            total.update(json.loads(counters))
+        for each in counters:
+            total.update(json.loads(each))
         self._iterations(iteration.id).update(
             state=IterationState.FINALIZING.value,
             counters=json.dumps(total),
@@ -161,7 +166,6 @@ class DjangoIterationStore(IterationStore):
             due=due,
             wakes=0,
         )
-        return True
 
     def control(
         self,
