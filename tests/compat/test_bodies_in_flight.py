@@ -208,10 +208,9 @@ def test_a_sliced_query_is_kept_with_what_to_do(rows):
     assert "it is sliced" in dead()[0].last_error
 
 
+@pytest.mark.on_postgres
 def test_the_last_two_shards_may_end_at_once(tables, rows, queue):
-    """Each in a transaction of its own: neither count is lost, and finalize is deferred once."""
-    if connection.vendor != "postgresql":
-        pytest.skip("needs two connections to one database: DEFER_TEST_DATABASE=postgres")
+    """Each in a transaction of its own, on two connections: neither count is lost, and finalize is deferred once."""
     for _ in range(10):
         flight_tasks.ran.clear()
         queue.clear()  # the names, too: every round has the same

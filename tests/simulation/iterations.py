@@ -25,8 +25,10 @@ from defer_iteration.store_memory import MemoryIterationStore, MemoryRows
 from defer_iteration.sweeper import wake_stalled
 
 from .tasks import SETTINGS
-from .world import FaultyStore, Process, World
+from .world import DatabaseError, FaultyStore, Process, World
 
+ATTEMPTS = 2
+"""Calls of a row before it is quarantined, where rows are."""
 GIVES_UP_AFTER = 6
 """Attempts that a queue that gives up makes."""
 
@@ -58,6 +60,10 @@ class IterationWorld(World):
     @property
     def process_type(self) -> type[Process]:
         return IterationProcess
+
+    def quarantined(self) -> set[int]:
+        """The rows that are set aside: those of the poisoned ones that were reached, and any that failed as often."""
+        return {row.key[0] for each in self.iterations.list() for row in self.iterations.quarantined(each.id)}
 
     def check(self) -> None:
         """Watch the iteration's states go by."""
@@ -147,8 +153,12 @@ def callback(row: str, note: str) -> None:
     key = int(row.removeprefix("row ")) * 3
     world.now += world.random.choice([0.0, 0.5, 4.0])
     if world.chance(0.5):
-        with _process(world).call(f"callback {key}", writes=False):
-            pass
+        try:
+            with _process(world).call(f"callback {key}", writes=False):
+                pass
+        except DatabaseError:
+            world.raised[key] += 1
+            raise
     if key in world.poison and (world.quarantines or world.raised[key] < 2):
         world.raised[key] += 1
         raise ValueError(key)
@@ -167,7 +177,8 @@ def finalize(note: str) -> None:
     iteration = current_iteration()
     assert iteration is not None
     world.counters = dict(iteration.counters)
-    left = [key for key in world.rows if not world.passed[key] and not (world.quarantines and key in world.poison)]
+    quarantined = world.quarantined()
+    left = [key for key in world.rows if not world.passed[key] and key not in quarantined]
     if left:
         world.violations.append(f"promise 4: finalize ran while rows {left} had not been passed")
     with _process(world).call("finalize", writes=False):
@@ -195,7 +206,7 @@ def begin(world: IterationWorld, how: str) -> None:
         _shards=world.random.randint(1, 4),
         _delete_marker=not world.kept,
         _dispatch_deadline=20.0,
-        **({"_on_error": "quarantine", "_max_attempts": 2} if world.quarantines else {}),
+        **({"_on_error": "quarantine", "_max_attempts": ATTEMPTS} if world.quarantines else {}),
     )
     if how == "outside":
         world.handle = start()
@@ -288,7 +299,9 @@ def judge(world: IterationWorld, how: str) -> None:
         if how == "rollback" and (world.passed or world.finalized or world.iterations.list()):
             find("promise 2: an iteration was rolled back and ran")
         return
-    quarantined = world.poison if world.quarantines else set()
+    quarantined = world.quarantined()
+    if any(world.raised[key] < ATTEMPTS for key in quarantined):
+        find("a row was quarantined that had not raised often enough")
     for key in world.rows:
         if not world.passed[key] and key not in quarantined:
             find(f"promise 3: row {key} was skipped")
@@ -312,7 +325,7 @@ def _judge_counters(world: IterationWorld, quarantined: set[int]) -> None:
 
 def _judge_marker(world: IterationWorld) -> None:
     kept = [each.state for each in world.iterations.list()]
-    wanted = world.kept or bool(world.quarantines and world.poison)
+    wanted = world.kept or bool(world.quarantined())
     if kept != [IterationState.DONE] * wanted:
         world.violations.append(f"the marker is {kept}, and it was{'' if wanted else ' not'} to be kept")
     done = [record for record in world.store.records.values() if record.state is not State.DEAD]

@@ -55,6 +55,8 @@ class World:
         self.queue = MemoryTransport()
         self.delivered: list[QueuedTask] = []
         """Tasks that were answered 2xx, which a faulty queue may deliver again."""
+        self.delivering: set[str] = set()
+        """The tasks that workers have been started on since the last rest."""
         self.runnable: list[tuple[greenlet.greenlet, Process]] = []
         self.committed: set[str] = set()
         """What transactions have noted and committed."""
@@ -113,6 +115,7 @@ class World:
             self.check()
             if let.dead:
                 self.runnable.remove((let, process))
+        self.delivering.clear()
 
     def deliver(self, task: QueuedTask) -> None:
         """One delivery, as a queue makes it: 2xx takes the task out, all else leaves it for later."""
@@ -139,6 +142,9 @@ class World:
             tasks = self.delivered
         if tasks:
             task = self.random.choice(tasks)
+            if task.name in self.delivering:
+                self.counts["delivered at once"] += 1
+            self.delivering.add(task.name)
             self.start(f"worker on {task.name[:10]}", lambda: self.deliver(task))
 
 

@@ -61,6 +61,18 @@ def test_a_rerun_has_a_new_name_and_runs(queue: MemoryTransport, store: MemorySt
     assert store.count(State.DEAD) == 0
 
 
+def test_a_rerun_in_a_transaction_follows_its_commit(queue: MemoryTransport, store: MemoryStore) -> None:
+    letter_id = a_dead_letter(store)
+    with pytest.raises(RuntimeError), store.transaction():
+        dead.rerun(letter_id, store)
+        raise RuntimeError
+    assert queue.queued() == [] and store.count(State.DEAD) == 1
+    with store.transaction():
+        dead.rerun(letter_id, store)
+        assert queue.queued() == []
+    assert len(queue.queued()) == 1
+
+
 def test_a_rerun_that_fails_is_a_dead_letter_again(queue: MemoryTransport, store: MemoryStore) -> None:
     dead.rerun(a_dead_letter(store), store)
     assert store.count(State.DEAD) == 0

@@ -245,11 +245,10 @@ def test_the_query_does_not_grow(db: None) -> None:
     assert max(map(len, pages[1:])) - min(map(len, pages[1:])) < 4
 
 
+@pytest.mark.on_sqlite
 def test_a_statement_is_finished_before_its_first_row_is_passed(db: None) -> None:
     """An open SELECT would keep SQLite from writing, in this connection and in others."""
     Row.objects.bulk_create([Row() for _ in range(7)])
-    if connection.vendor != "sqlite":
-        pytest.skip("about SQLite")
     rows = QuerySetRows(Row.objects.all())
     (whole,) = rows.split(1).ranges
     with connection.cursor() as cursor:

@@ -6,6 +6,7 @@ import logging
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -117,7 +118,8 @@ def find(record_id: str, store: TaskStore) -> TaskRecord:
 
 
 def rerun(record_id: str, store: TaskStore) -> TaskHandle:
-    """Send a dead letter again, under a new name.
+    """Send a dead letter again, under a new name, once a surrounding transaction has committed.
+
     Raises KeyError, or DecodeError for a body that still does not verify."""
     config, record = current(), find(record_id, store)
     if not record.verified:
@@ -136,7 +138,7 @@ def rerun(record_id: str, store: TaskStore) -> TaskHandle:
         raise KeyError(f"The dead letter {record_id} was changed by somebody else just now.")
     again = replace(record, lease=token, **changes)
     handle = TaskHandle(routing=again.routing, payload=sending.body_of(again), record_id=again.id)
-    sending.send_after_commit(again, store, config, handle)
+    store.on_commit(partial(sending.send_after_commit, again, store, config, handle))
     return handle
 
 
