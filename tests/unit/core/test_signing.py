@@ -1,0 +1,116 @@
+"""Keys: derived, rotated, retired; and what of an envelope they cover."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+
+import pytest
+
+from defer_core import envelope
+from defer_core.envelope import Claim, Envelope, created_at, decode, digest, encode
+from defer_core.errors import ConfigError, DecodeError, SignatureError, UnknownKeyError, UnknownVersionError
+from defer_core.signing import KEY_ID_SIZE, MAC_SIZE, Signer, derive
+
+SEALED = Envelope(payload=b"payload", created=1_800_000_000.125, deadline=30, expires=1_800_000_060.0, trace={"a": "b"})
+CLAIM = Claim(store="django", alias="other", key="k" * 32, digest=digest(b"payload"), size=7)
+HEADER = 11
+
+
+def test_a_key_is_derived_and_tells_nothing_of_its_secret() -> None:
+    key = derive("s" * 500)
+    assert derive(b"s" * 500) == key != derive("s" * 499)
+    assert len(key.id) == KEY_ID_SIZE and "sss" not in repr(key) and key.material.hex() not in repr(key)
+
+
+@pytest.mark.parametrize("secrets", [[], [""], ["good", b""]])
+def test_no_key_and_an_empty_key_are_refused(secrets: list[str | bytes]) -> None:
+    with pytest.raises(ConfigError):
+        Signer(secrets)
+
+
+@pytest.mark.parametrize("sealed", [SEALED, replace(SEALED, payload=None, claim=CLAIM)], ids=["payload", "claim"])
+@pytest.mark.parametrize("secrets", [None, ["one"], ["two", "one"]])
+@pytest.mark.parametrize("compress", [False, True])
+def test_there_and_back(sealed: Envelope, secrets: list[str] | None, compress: bool) -> None:
+    wire = encode(sealed, Signer(["one"]) if secrets else None, compress=compress)
+    assert decode(wire, Signer(secrets) if secrets else None) == sealed
+    assert created_at(wire) == SEALED.created
+
+
+def test_the_first_key_signs_and_a_retired_one_is_unknown() -> None:
+    new = encode(SEALED, Signer(["new", "old"]))
+    old = encode(SEALED, Signer(["old"]))
+    assert decode(old, Signer(["new", "old"])) == SEALED
+    assert decode(new, Signer(["new"])) == SEALED
+    with pytest.raises(UnknownKeyError, match=derive("old").id.hex()):
+        decode(old, Signer(["new"]))
+
+
+def test_every_byte_is_covered() -> None:
+    """No change of any bit is read: each is a wrong signature, or no envelope, version or key that is known."""
+    signer = Signer(["one"])
+    wire = encode(SEALED, signer)
+    for at in range(len(wire)):
+        for bit in range(8):
+            changed = bytearray(wire)
+            changed[at] ^= 1 << bit
+            with pytest.raises((DecodeError, UnknownKeyError, UnknownVersionError)):
+                decode(bytes(changed), signer)
+
+
+def test_a_signature_is_needed_where_there_are_keys_or_the_door_says_so() -> None:
+    unsigned, signed = encode(SEALED), encode(SEALED, Signer(["one"]))
+    assert decode(unsigned) == decode(signed) == SEALED
+    with pytest.raises(SignatureError, match="not signed"):
+        decode(unsigned, Signer(["one"]))
+    with pytest.raises(SignatureError):
+        decode(unsigned, require_signature=True)
+    with pytest.raises(SignatureError, match="no key"):
+        decode(signed, require_signature=True)
+
+
+def test_a_signature_that_is_cut_off_is_refused() -> None:
+    wire = encode(SEALED, Signer(["one"]))
+    for length in range(HEADER, HEADER + KEY_ID_SIZE + MAC_SIZE):
+        with pytest.raises((DecodeError, UnknownKeyError)):
+            decode(wire[:length], Signer(["one"]))
+
+
+def test_nothing_is_inflated_or_read_before_its_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = bytearray(encode(SEALED, Signer(["one"]), compress=True))
+    wire[-1] ^= 1
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("read before it was verified")
+
+    monkeypatch.setattr(zlib, "decompressobj", refuse)
+    monkeypatch.setattr(envelope.msgpack, "unpackb", refuse)
+    with pytest.raises(SignatureError):
+        decode(bytes(wire), Signer(["one"]))
+
+
+@pytest.mark.parametrize(
+    "wire", [b"", b"\xdf", b"\xdf\x01\x00" + b"\x00" * 8, b"\x80" * 20, b"\xdf\x01\x02" + b"\x00" * 20]
+)
+def test_what_is_no_envelope_is_said_to_be_none(wire: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode(wire)
+
+
+@pytest.mark.parametrize("content", [None, [], "text", [1, 2, 3, 4], ["a", "b", "c", b"d", -1], {"a": 1}])
+@pytest.mark.parametrize("flags", [0, 4])
+def test_content_of_the_wrong_form_is_refused(content: object, flags: int) -> None:
+    import msgpack
+
+    header = bytes((0xDF, 1, flags)) + (0).to_bytes(8, "big")
+    with pytest.raises(DecodeError):
+        decode(header + msgpack.packb([None, None, None, content]))
+
+
+def test_a_later_version_is_not_readable_yet() -> None:
+    wire = bytearray(encode(SEALED))
+    wire[1] = 2
+    with pytest.raises(UnknownVersionError, match="version 2"):
+        decode(bytes(wire))
+    assert created_at(bytes(wire)) == SEALED.created
