@@ -196,7 +196,8 @@ def rest(world: TaskWorld) -> None:
 
 def judge(world: TaskWorld) -> None:
     """The oracle: promises 1, 2 and 6, and that nothing is left over."""
-    letters = {business_of(world, each.id): each.id for each in world.store.list(State.DEAD, limit=1000)}
+    dead_ids = {each.id for each in world.store.list(State.DEAD, limit=1000)}
+    letters = {business_of(world, each) for each in dead_ids}
     for business_id in sorted(world.returned | world.committed):
         if not world.executed[business_id] and business_id not in letters:
             world.violations.append(f"promise 1: {business_id} ({world.kinds[business_id]}) was lost")
@@ -204,7 +205,7 @@ def judge(world: TaskWorld) -> None:
         if world.attempts[business_id]:
             world.violations.append(f"promise 2: {business_id} was rolled back and ran")
     for record_id, (business_id, attempts) in world.rerun.items():
-        if world.attempts[business_id] <= attempts and record_id not in letters.values():
+        if world.attempts[business_id] <= attempts and record_id not in dead_ids:
             world.violations.append(f"promise 1: the re-run of {business_id} was lost")
     for body, names in world.bodies.items():
         if len(names) > 1 and not world.rerun:
