@@ -83,6 +83,8 @@ def test_a_door_that_needs_signatures_needs_keys(door: str) -> None:
         ("169.254.1.1", None, True),
         ("", None, True),
         ("127.0.0.1", "0.1.0.2", True),
+        ("::ffff:127.0.0.1", None, True),
+        ("::ffff:8.8.8.8", None, False),
         ("203.0.113.7", None, False),
         ("8.8.8.8", None, False),
         ("2a00:1450::1", None, False),
@@ -161,6 +163,8 @@ STRIPPED = {"Authorization": "Bearer eyJh.eyJz.SIGNATURE_REMOVED_BY_GOOGLE", "X-
         ("loopback", "::1", QUEUE, True),
         ("loopback", "10.0.0.1", {}, False),
         ("loopback", "", {}, False),
+        ("loopback", "::ffff:127.0.0.1", {}, True),  # a socket for both versions of IP
+        ("loopback", "::ffff:8.8.8.8", {}, False),
         ("loopback", "127.0.0.1", {"X-Forwarded-For": "8.8.8.8"}, False),
         ("loopback", "127.0.0.1", {"Forwarded": "for=8.8.8.8"}, False),
         ("cloud-run-iam", "8.8.8.8", STRIPPED, True),

@@ -82,6 +82,7 @@ def test_without_a_door_a_request_gets_403_and_a_line_that_says_how_to_open_one(
         assert handle(post(read=unread)).status == 403
     [line] = caplog.records
     assert "DEFER_DOORS" in line.getMessage()
+    assert "\n" not in line.getMessage()
 
 
 def test_a_closed_door_is_one_line_that_a_stranger_cannot_break(

@@ -28,6 +28,7 @@ _NOT_ALLOWED = Response(status=405, headers={**_TEXT, "Allow": "POST"}, body=b"t
 _TOO_LARGE = Response(status=413, headers=_TEXT, body=b"the body is too large")
 _BAD_LENGTH = Response(status=400, headers=_TEXT, body=b"the body is not as long as it says")
 _UNAVAILABLE = Response(status=503, headers={**_TEXT, "Retry-After": "10"}, body=b"the sender cannot be verified now")
+_NO_DOOR = "; ".join(" ".join(line.split()) for line in NO_DOOR.splitlines())
 SWEEP_BUDGET = 240.0
 """Seconds that the sweep of a cron request may take."""
 
@@ -72,7 +73,7 @@ def _opened(request: Request, config: Config) -> Door | None:
             unavailable = error
     if unavailable is not None:
         raise unavailable
-    why = f"none of the doors ({', '.join(door.name for door in doors)}) opens to it" if doors else NO_DOOR
+    why = f"none of the doors ({', '.join(door.name for door in doors)}) opens to it" if doors else _NO_DOOR
     log.warning("A task request to %s from %s was refused: %s", *_origin(request), why)
     return None
 

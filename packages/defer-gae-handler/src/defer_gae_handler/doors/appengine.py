@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import ClassVar
 
 from ..request import Request
+from .addresses import address_of
 from .base import Door
 
 QUEUE_ADDRESS = "0.1.0.2"
@@ -51,8 +52,7 @@ def _comes_from_the_queue(request: Request) -> bool:
 @lru_cache(maxsize=256)
 def _is_internal(address: str) -> bool:
     """Whether this is the platform's own proxy, behind which the client's address is not visible."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
+    parsed = address_of(address)
+    if parsed is None:
         return True  # a Unix socket
     return parsed.is_private and parsed not in _RESERVED

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import ClassVar
 
 from defer_core.config import refuse_on_google_cloud
 
 from ..request import Request
+from .addresses import address_of
 from .base import Door
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
@@ -23,11 +23,6 @@ class LoopbackDoor(Door):
         refuse_on_google_cloud("The door 'loopback'")
 
     def admits(self, request: Request) -> bool:
-        return _is_loopback(request.remote_addr) and not any(name in request.headers for name in _FORWARDED)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
+        address = address_of(request.remote_addr)
+        here = address is not None and address.is_loopback
+        return here and not any(name in request.headers for name in _FORWARDED)
