@@ -31,6 +31,13 @@ from defer_core.testing import MemoryStore, MemoryTransport
         ({"inline_limit": 5}, "inline_limit"),
         ({"grace": -1}, "grace"),
         ({"callables": "shop.*"}, "list of patterns"),
+        ({"doors": "appengine"}, "list of doors"),
+        ({"inline_limit": "100k"}, "inline_limit is a str"),
+        ({"grace": "an hour"}, "grace is a str"),
+        ({"grace": None}, "grace is a NoneType"),
+        ({"allow_pickle": "no"}, "True or False"),
+        ({"max_body": True}, "whole number"),
+        ({"door_options": ["oidc"]}, "a dict"),
     ],
 )
 def test_a_mistake_is_named(settings: dict[str, Any], says: str) -> None:

@@ -60,11 +60,23 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest() -> None:
 
 
 def test_defer_that_is_no_dict_is_an_error() -> None:
-    assert found(DEFER="cloud").keys() == {"defer.E001"}
+    assert found(DEFER="cloud", deploy=True).keys() == {"defer.E001"}
+    assert found(DEFER=["cloud"], deploy=True).keys() == {"defer.E001"}
 
 
 @pytest.mark.parametrize(
-    "given", [{"TRANSPORT": "clod"}, {"TRANSPORT": "no.such:Transport"}, {"TRANSPORT": "memory", "GRACE": -1}], ids=str
+    "given",
+    [
+        {"TRANSPORT": "clod"},
+        {"TRANSPORT": "no.such:Transport"},
+        {"TRANSPORT": "memory", "GRACE": -1},
+        {"TRANSPORT": "memory", "GRACE": "an hour"},
+        {"TRANSPORT": "memory", "DOORS": "appengine"},
+        {"TRANSPORT": "memory", "DOORS": ["front"]},
+        {"TRANSPORT": "memory", "DOORS": ["oidc"]},  # without its audience
+        {"TRANSPORT": "memory", "DOORS": ["cloud-run-iam"], "KEYS": []},
+    ],
+    ids=str,
 )
 def test_values_that_make_no_configuration_are_errors(given: dict[str, Any]) -> None:
     assert "defer.E003" in found(DEFER=given)
@@ -80,6 +92,9 @@ def test_no_door_is_a_warning_and_an_error_when_deploying(monkeypatch: pytest.Mo
     assert found(DEFER=given).keys() == {"defer.W002"}
     assert "defer.E004" in found(DEFER=given, deploy=True)
     assert "defer.E004" in found(DEFER={**given, "DOORS": []}, deploy=True)
+    assert "defer.E004" in found(DEFER={"TRANSPORT": "memory"}, deploy=True)
+    assert "defer.E004" in found(DEFER=None, deploy=True)
+    assert {"defer.E003", "defer.E004"} <= found(DEFER={"TRANSPORT": "no.such:Transport"}, deploy=True).keys()
     monkeypatch.setenv("GAE_ENV", "standard")
     assert found(DEFER=given, deploy=True) == {}
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timezone, tzinfo
@@ -103,6 +103,8 @@ class Config:
     """The zone of a naive `_eta`."""
 
     def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            _check_type(each, getattr(self, each.name))
         for kind, spec, names in (("transport", self.transport, TRANSPORTS), ("store", self.store, STORES)):
             if isinstance(spec, str) and spec not in names and ":" not in spec:
                 known = ", ".join(names)
@@ -111,11 +113,6 @@ class Config:
                 )
         if self.store_policy not in ("always", "when-large"):
             raise ConfigError(f"store_policy is {self.store_policy!r}: it is 'always' or 'when-large'.")
-        if isinstance(self.keys, str | bytes):
-            raise ConfigError("keys is a single secret: give a list, of which the first signs and all verify.")
-        for name in ("callables", "forbidden_callables"):
-            if isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} is a single string: give a list of patterns, such as ['shop.*'].")
         for name in ("grace", "name_window", "sweep_grace", "sweep_interval", "dead_retention"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is negative.")
@@ -176,6 +173,33 @@ class Config:
             if store.name == name and (not alias or store.has_alias(alias)):
                 return store.using(alias or None)
         return None
+
+
+_TYPES: Mapping[str, tuple[Any, str]] = {
+    "bool": (bool, "True or False"),
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "Mapping": (Mapping, "a dict"),
+    "Sequence": (Collection, "a list"),
+}
+"""What a setting may be, by the first word of its annotation."""
+_SINGLE = {
+    "keys": "a list of secrets, of which the first signs and all verify",
+    "callables": "a list of patterns, such as ['shop.*']",
+    "forbidden_callables": "a list of patterns, such as ['shop.*']",
+    "doors": "a list of doors, such as ['appengine']",
+}
+
+
+def _check_type(setting: dataclasses.Field[Any], value: Any) -> None:
+    """Raises ConfigError; the value is not shown, for it may be a secret."""
+    word, _, more = str(setting.type).replace("[", " ").partition(" ")
+    if word not in _TYPES or (value is None and more.endswith("None")):
+        return
+    kind, expected = _TYPES[word]
+    wrong = isinstance(value, str | bytes) or (isinstance(value, bool) and word != "bool")
+    if wrong or not isinstance(value, kind):
+        raise ConfigError(f"{setting.name} is a {type(value).__name__}: give {_SINGLE.get(setting.name, expected)}.")
 
 
 def build(spec: Any, names: Mapping[str, str], options: Mapping[str, Any], base: type) -> Any:

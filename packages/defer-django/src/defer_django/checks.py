@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import AppConfig
@@ -27,13 +29,14 @@ TABLE = DeferredTask._meta.db_table
 def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """The dict `DEFER` and what it says."""
     if not isinstance(getattr(settings, "DEFER", None), dict | None):
-        return [Error("DEFER is no dict.", hint='For example DEFER = {"TRANSPORT": "cloud"}.', id="defer.E001")]
+        return [Error(conf.NO_DICT, hint='For example DEFER = {"TRANSPORT": "cloud"}.', id="defer.E001")]
     unknown = [_unknown(key) for key in conf.given() if key not in conf.FIELDS | conf.OTHER_KEYS]
     try:
         config = current()
         if config.transport is None:
             hint = UNCONFIGURED.partition("\n")[2]
             return [*unknown, Warning("defer is not configured: tasks go nowhere.", hint=hint, id="defer.W001")]
+        _make(config)
         return [*unknown, *_door(config, deploy=False), *_sweep(config), *_url(config), *_redirect(config)]
     except ConfigError as error:
         return [*unknown, Error(str(error), hint="See the settings DEFER and DEFER_*.", id="defer.E003")]
@@ -83,13 +86,30 @@ def _unknown(key: Any) -> CheckMessage:
     return Error(f"DEFER has no key {key!r}.", hint=hint, id="defer.E002")
 
 
+def _make(config: Config) -> None:
+    """Raises ConfigError for a transport or a door that cannot be made. (The handler is no dependency of this one.)"""
+    _ = config.the_transport
+    if config.doors and find_spec("defer_gae_handler"):
+        import_module("defer_gae_handler.doors").configured_doors(config)
+
+
 def _door(config: Config, *, deploy: bool) -> Iterator[CheckMessage]:
-    doors = config.doors if config.doors is not None else config.transport and config.the_transport.default_door
-    if doors or (config.doors is None and on_google_cloud()) or config.transport in (None, "immediate", "memory"):
+    doors = config.doors if config.doors is not None else _default_door(config)
+    if doors or (config.doors is None and on_google_cloud()):
+        return
+    if not deploy and config.transport in (None, "immediate", "memory"):
         return
     hint = 'Say who may post tasks: DEFER = {"DOORS": ["appengine"]}, or "oidc", "cloud-run-iam", "local", or your own.'
     text = "No door is configured: every request to the handler is answered with 403."
     yield Error(text, hint=hint, id="defer.E004") if deploy else Warning(text, hint=hint, id="defer.W002")
+
+
+def _default_door(config: Config) -> str | None:
+    """The transport's own door; None where it has none, or cannot be made, which `check_settings` says."""
+    try:
+        return config.the_transport.default_door
+    except ConfigError:
+        return None
 
 
 def _sweep(config: Config) -> Iterator[CheckMessage]:

@@ -12,6 +12,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from defer_core.config import Config, from_environment, on_google_cloud
+from defer_core.errors import ConfigError
 
 SETTINGS = frozenset(
     (
@@ -29,6 +30,7 @@ FIELDS = frozenset(each.name.upper() for each in fields(Config))
 """The keys of `DEFER` that are core's."""
 OTHER_KEYS = {"TAKE_OVER_DJANGAE"}
 """The keys of `DEFER` that other packages read."""
+NO_DICT = "DEFER is no dict."
 HANDLER = "tasks_deferred_handler"
 """The name of the handler's URL, as in Djangae."""
 
@@ -38,6 +40,8 @@ defaults: dict[str, Any] = {}
 
 def from_settings() -> Config:
     """The configuration that Django's settings and the environment give. Raises ConfigError."""
+    if not isinstance(getattr(settings, "DEFER", None), dict | None):
+        raise ConfigError(NO_DICT)
     fields = {**_automatic(), **defaults, **_from_djangae(), **_from_environment(), **_from_dict()}
     if fields.get("transport") == "cloud":
         fields["transport_options"] = {**_project(), **fields.get("transport_options", {})}
@@ -48,7 +52,8 @@ def from_settings() -> Config:
 
 def given() -> dict[str, Any]:
     """The dict `DEFER`, empty where there is none."""
-    return dict(getattr(settings, "DEFER", None) or {})
+    said = getattr(settings, "DEFER", None)
+    return dict(said) if isinstance(said, dict) else {}
 
 
 def _from_dict() -> dict[str, Any]:
