@@ -27,12 +27,20 @@ _NAMED = (
 _NEVER_RUNS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
+def to_runnable_ref(func: Callable[..., Any], config: Config) -> Ref:
+    """The Ref of what a task is to call. Raises CallableError, also for what would run nothing, or
+    CallableForbiddenError."""
+    if type(func) is not types.FunctionType or func.__code__.co_flags & _NEVER_RUNS:
+        _check_runs(func)
+    return to_ref(func, config)
+
+
 def to_ref(func: Callable[..., Any], config: Config) -> Ref:
     """The Ref of a callable. Raises CallableError (saying why) or CallableForbiddenError."""
     if type(func) is types.FunctionType:
-        module = sys.modules.get(func.__module__)
-        if module is not None and module.__dict__.get(func.__qualname__) is func:
-            name = f"{func.__module__}:{func.__qualname__}"
+        module, qualname = func.__module__, func.__qualname__
+        if module in sys.modules and sys.modules[module].__dict__.get(qualname) is func:
+            name = f"{module}:{qualname}"
             config.policy.check(name)
             return name
     if type(func) is functools.partial:
@@ -118,7 +126,7 @@ def travels_by_name(value: Any) -> bool:
     return name is not None and leads_to(name, value)
 
 
-def check_runs(func: Any) -> None:
+def _check_runs(func: Any) -> None:
     """Raises CallableError for a function whose call would only make a coroutine or a generator, and run nothing."""
     while type(func) is functools.partial:
         func = func.func
@@ -158,6 +166,22 @@ def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
 
 
 def _from_name(ref: str, config: Config) -> Callable[..., Any]:
+    """What a name leads to, which is looked at only once: the policy knows what passed, as long as it is the same."""
+    known: Callable[..., Any] | None = config.policy.passed.get(ref)
+    if known is not None and known is _at_the_top(ref):
+        return known
+    found = _resolve_and_check(ref, config)
+    config.policy.keep(ref, found)
+    return found
+
+
+def _at_the_top(ref: str) -> Any:
+    """What lies under a name in a module that has been imported, or None."""
+    module, _, name = ref.partition(":")
+    return sys.modules[module].__dict__.get(name) if module in sys.modules else None
+
+
+def _resolve_and_check(ref: str, config: Config) -> Callable[..., Any]:
     """A name may lead to something under another one (`shop.tasks:os.system`), which must be allowed as well."""
     config.policy.check(ref)
     found = resolve(ref)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import gc
-import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -28,11 +27,16 @@ MAX_LEVELS = 100
 """How deep ext types (tuples, sets, registered types) may lie in each other."""
 _KEPT_BUFFER = 1024 * 1024
 """Bytes up to which a packer's buffer is kept for the next call."""
-# bin and ext: what msgpack makes of bytearrays, memoryviews and its own types without asking
-_may_hide = re.compile(rb"[\xc4-\xc9\xd4-\xd8]").search
+_HEADS = {*range(0xC4, 0xCA), *range(0xD4, 0xD9)}
+"""Bytes that begin a bin or an ext: what msgpack makes of bytearrays, memoryviews and its own types without asking."""
+_HEAD = bytes(byte in _HEADS for byte in range(256))
 _HIDDEN = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
 _CONTAINERS = frozenset({list, dict})
 _NUMBERS = frozenset({int, float})
+
+# names of this module are found faster than another's
+_LEAVES, _ZONED, _READERS, _ZONED_READERS = ext.LEAVES, ext.ZONED, ext.READERS, ext.ZONED_READERS
+_Ext, _new = msgpack.ExtType, tuple.__new__  # its own __new__ checks what is known here, at twice the time
 
 _wiping: ContextVar[bool] = ContextVar("defer_wiping", default=True)
 
@@ -44,19 +48,24 @@ def wiping() -> bool:
 
 def pack_call(task: Task, config: Config) -> bytes:
     """The Payload of a task. Raises CallableError, CallableForbiddenError or UnserializableError."""
-    callables.check_runs(task.func)
-    ref = callables.to_ref(task.func, config)
-    args, kwargs = list(task.args), dict(task.kwargs)
-    token = _wiping.set(task.options.wipe_related_caches)
+    if task.options.wipe_related_caches is not _wiping.get():
+        return _wiping_as_asked(task, config)
+    call = [callables.to_runnable_ref(task.func, config), list(task.args), dict(task.kwargs)]
     try:
-        return _pack([ref, args, kwargs], config)
+        return _pack(call, config)
     except Exception as error:
         steps = [
-            *((f"args[{index}]", each) for index, each in enumerate(args)),
-            *((f"kwargs[{key!r}]", each) for key, each in kwargs.items()),
+            *((f"args[{index}]", each) for index, each in enumerate(task.args)),
+            *((f"kwargs[{key!r}]", each) for key, each in task.kwargs.items()),
             ("func", task.func),
         ]
         raise diagnosis.explain(error, steps, lambda value: _pack(value, config)) from error
+
+
+def _wiping_as_asked(task: Task, config: Config) -> bytes:
+    token = _wiping.set(task.options.wipe_related_caches)
+    try:
+        return pack_call(task, config)
     finally:
         _wiping.reset(token)
 
@@ -94,7 +103,7 @@ class _Level:
 
     def pack(self, value: Any) -> bytes:
         data: bytes = self._packer.pack(value)
-        if _may_hide(data) and _hides(value):
+        if 1 in data.translate(_HEAD) and _hides(value):
             return self._packer.pack(_shielded(value))  # type: ignore[no-any-return]
         return data
 
@@ -109,21 +118,22 @@ class _Level:
 
     def _encode(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind in ext.LEAVES:
-            code, to_bytes = ext.LEAVES[kind]
-            return _ext(code, to_bytes(obj))
+        if kind in _LEAVES:
+            code, to_bytes = _LEAVES[kind]
+            return _new(_Ext, (code, to_bytes(obj)))
+        if kind in _ZONED:
+            code, to_bytes = _ZONED[kind]
+            return _new(_Ext, (code, to_bytes(obj) + self._zone(obj.tzinfo)))
         if kind in ext.SEQUENCES:
             return _ext(ext.SEQUENCES[kind], self._nested(list(obj)))
-        if kind in ext.ZONED:
-            return self._encode_zoned(obj, kind)
         if kind is _Hidden:
             return self._encode(obj.value)
         return self._encode_other(obj, kind)
 
-    def _encode_zoned(self, obj: Any, kind: type) -> Any:
-        zone = obj.tzinfo
-        packed = ext.datetime_to_bytes(obj) if kind is dt.datetime else ext.time_to_bytes(obj)
-        return _ext(ext.ZONED[kind], packed if zone is None else packed + self._nested(zone))
+    def _zone(self, zone: dt.tzinfo | None) -> bytes:
+        if zone is dt.timezone.utc:
+            return ext.PACKED_UTC
+        return b"" if zone is None else self._nested(zone)
 
     def _encode_other(self, obj: Any, kind: type) -> Any:
         how = registered(kind)
@@ -155,7 +165,7 @@ class _Level:
 
 
 def _ext(code: int, data: bytes) -> Any:
-    return tuple.__new__(msgpack.ExtType, (code, data))  # its own __new__ checks what is known here, at twice the time
+    return _new(_Ext, (code, data))
 
 
 _idle: list[_Level] = []
@@ -236,16 +246,16 @@ def _enum_from_plain(plain: Any) -> enum.Enum:
 def unpack_call(payload: bytes, config: Config) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
     """Callable, args and kwargs of a Payload. Raises DecodeError or NotYetReadableError."""
     call = unpack(payload, config)
-    match call:
-        case [ref, list() as args, dict() as kwargs]:
-            return callables.to_call(callables.from_ref(ref, config)), args, kwargs
-    raise DecodeError("The payload of the task is no call.")
+    if type(call) is not list or len(call) != 3 or type(call[1]) is not list or type(call[2]) is not dict:
+        raise DecodeError("The payload of the task is no call.")
+    ref, args, kwargs = call
+    return callables.to_call(callables.from_ref(ref, config)), args, kwargs
 
 
 def unpack(data: bytes, config: Config | None = None) -> Any:
     """The value of some bytes. Raises DecodeError, or NotYetReadableError for a type or callable that is not here."""
     try:
-        return _Reader(config or current()).read(data)
+        return _reader(config or current()).read(data)
     except DeferError:
         raise
     except Exception as error:
@@ -253,44 +263,51 @@ def unpack(data: bytes, config: Config | None = None) -> Any:
 
 
 class _Reader:
-    __slots__ = ("_config", "_depth")
+    """Reads the values at one depth of ext types; it keeps nothing of what it read."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._depth = -1
+    __slots__ = ("_depth", "config")
+
+    def __init__(self, config: Config, depth: int = 0) -> None:
+        self.config = config
+        self._depth = depth
 
     def read(self, data: bytes) -> Any:
-        self._depth += 1
-        if self._depth > MAX_LEVELS:
+        return msgpack.unpackb(data, ext_hook=self._decode, strict_map_key=False, unicode_errors="surrogatepass")
+
+    def _nested(self, data: bytes) -> Any:
+        if self._depth >= MAX_LEVELS:
             raise DecodeError(f"The payload is nested more than {MAX_LEVELS} levels deep.")
-        value = msgpack.unpackb(data, ext_hook=self._decode, strict_map_key=False, unicode_errors="surrogatepass")
-        self._depth -= 1
-        return value
+        return _Reader(self.config, self._depth + 1).read(data)
+
+    def _zone(self, data: bytes) -> Any:
+        if data == ext.PACKED_UTC:
+            return dt.timezone.utc
+        return self._nested(data) if data else None
 
     def _decode(self, code: int, data: bytes) -> Any:
-        if code in ext.READERS:
-            return ext.READERS[code](data)
+        if code in _READERS:
+            return _READERS[code](data)
+        if code in _ZONED_READERS:
+            size, from_bytes = _ZONED_READERS[code]
+            return from_bytes(data[:size], self._zone(data[size:]))
         if code in ext.MAKERS:
-            return ext.MAKERS[code](_list(self.read(data)))
-        if code in (ext.DATETIME, ext.TIME):
-            zone = ext.zone_part(code, data)
-            return ext.zoned_from_bytes(code, data, self.read(zone) if zone else None)
+            return ext.MAKERS[code](_list(self._nested(data)))
         if code == ext.PICKLE:
             return self._unpickle(data)
         if code == ext.NAMED:
-            return self._revive(self.read(data))
+            return self._revive(self._nested(data))
         if code == ext.CALLABLE:
-            return callables.from_ref(self.read(data), self._config)
+            return callables.from_ref(self._nested(data), self.config)
         if code == ext.ENUM:
-            return _enum_from_plain(self.read(data))
+            return _enum_from_plain(self._nested(data))
         if code in ext.REBUILDERS:
-            return self._rebuild(code, self.read(data))
+            return self._rebuild(code, self._nested(data))
         raise UnknownTypeError(f"The task holds a value of the ext type {code}, which this release does not know.")
 
     def _unpickle(self, data: bytes) -> Any:
-        if not self._config.allow_pickle:
+        if not self.config.allow_pickle:
             raise DecodeError("The task holds a pickled value, and pickle is not allowed (`allow_pickle` is False).")
-        return pickling.loads(data, self._config.policy)
+        return pickling.loads(data, self.config.policy)
 
     def _revive(self, content: Any) -> Any:
         name, plain = content
@@ -307,6 +324,17 @@ class _Reader:
             return ext.REBUILDERS[code](plain)
         except (ImportError, LookupError) as error:  # a zone or a library that is not here
             raise UnknownTypeError(f"A value of the task cannot be made again: {error!r}") from error
+
+
+_latest = _Reader(Config())
+
+
+def _reader(config: Config) -> _Reader:
+    global _latest
+    reader = _latest  # another thread may change it meanwhile
+    if reader.config is not config:
+        reader = _latest = _Reader(config)
+    return reader
 
 
 def _list(value: Any) -> list[Any]:

@@ -34,25 +34,20 @@ TIMEZONE = 17
 ZONEINFO = 18
 NDB_KEY = 19
 
-# year, month (+ 128 in a fold), day, hour, minute, second, microsecond (24 bits)
-_DATETIME = struct.Struct(">HBBBBBBH")
-_TIME = struct.Struct(">BBBBH")  # hour (+ 128 in a fold), minute, second, microsecond (24 bits)
-_DATE = struct.Struct(">HBB")
 _TIMEDELTA = struct.Struct(">iII")  # days, seconds, microseconds
 _COMPLEX = struct.Struct(">dd")
-_FOLD = 0x80
-
-ZONED: dict[type, int] = {dt.datetime: DATETIME, dt.time: TIME}
-"""Their bytes are followed by the zone, itself a packed value, where there is one;
-UTC is an empty ext of its own kind."""
 
 
 def _int_to_bytes(value: int) -> bytes:
     return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
-def _date_to_bytes(value: dt.date) -> bytes:
-    return _DATE.pack(value.year, value.month, value.day)
+def _own_bytes(value: Any) -> bytes:
+    """What a date, time or datetime pickles itself as, which is a fixed form, big-endian:
+    year (2), month (+ 128 in a fold), day, hour, minute, second, microsecond (3); of a time, the last six of these with
+    the fold in the hour; of a date, the first four without."""
+    data: bytes = value.__reduce_ex__(4)[1][0]
+    return data
 
 
 def _timedelta_to_bytes(value: dt.timedelta) -> bytes:
@@ -70,7 +65,7 @@ def _uuid_to_bytes(value: uuid.UUID) -> bytes:
 LEAVES: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     uuid.UUID: (UUID, _uuid_to_bytes),
     decimal.Decimal: (DECIMAL, lambda value: str(value).encode()),
-    dt.date: (DATE, _date_to_bytes),
+    dt.date: (DATE, _own_bytes),
     dt.timedelta: (TIMEDELTA, _timedelta_to_bytes),
     complex: (COMPLEX, _complex_to_bytes),
     int: (INT, _int_to_bytes),  # only those beyond 64 bits get here
@@ -82,35 +77,46 @@ SEQUENCES: dict[type, int] = {tuple: TUPLE, set: SET, frozenset: FROZENSET}
 MAKERS: dict[int, Callable[[Any], Any]] = {TUPLE: tuple, SET: set, FROZENSET: frozenset}
 
 
-def datetime_to_bytes(value: dt.datetime) -> bytes:
-    """Ten bytes; the zone is not among them."""
-    fraction = value.microsecond
-    month = value.month | _FOLD if value.fold else value.month
-    return _DATETIME.pack(
-        value.year, month, value.day, value.hour, value.minute, value.second, fraction >> 16, fraction & 0xFFFF
-    )
+ZONED: dict[type, tuple[int, Callable[[Any], bytes]]] = {
+    dt.datetime: (DATETIME, _own_bytes),
+    dt.time: (TIME, _own_bytes),
+}
+"""Types whose bytes are followed by the zone, itself a packed value, where there is one."""
+PACKED_UTC = bytes((0xC7, 1, TIMEZONE, 0x90))
+"""The zone UTC as a packed value."""
 
 
-def time_to_bytes(value: dt.time) -> bytes:
-    """Six bytes; the zone is not among them."""
-    fraction = value.microsecond
-    hour = value.hour | _FOLD if value.fold else value.hour
-    return _TIME.pack(hour, value.minute, value.second, fraction >> 16, fraction & 0xFFFF)
+def _datetime_from_bytes(data: bytes, zone: Any) -> dt.datetime:
+    if len(data) != 10:
+        raise DecodeError("A datetime of the task is too short.")
+    return dt.datetime(data, zone).replace()  # type: ignore[arg-type, call-arg]  # which checks each field
 
 
-def zone_part(code: int, data: bytes) -> bytes:
-    """What follows the fixed part of a DATETIME or a TIME."""
-    return data[_DATETIME.size :] if code == DATETIME else data[_TIME.size :]
+def _time_from_bytes(data: bytes, zone: Any) -> dt.time:
+    if len(data) != 6:
+        raise DecodeError("A time of the task is too short.")
+    return dt.time(data, zone).replace()  # type: ignore[arg-type]
 
 
-def zoned_from_bytes(code: int, data: bytes, zone: Any) -> dt.datetime | dt.time:
-    """A datetime or time of its fixed part and its zone. Raises ValueError, TypeError or struct.error."""
-    if code == DATETIME:
-        year, month, day, hour, minute, second, high, low = _DATETIME.unpack_from(data)
-        fold, fraction = month >> 7, high << 16 | low
-        return dt.datetime(year, month & 0x7F, day, hour, minute, second, fraction, zone, fold=fold)
-    hour, minute, second, high, low = _TIME.unpack_from(data)
-    return dt.time(hour & 0x7F, minute, second, high << 16 | low, zone, fold=hour >> 7)
+def _date_from_bytes(data: bytes) -> dt.date:
+    if len(data) != 4:
+        raise DecodeError("A date of the task is not of four bytes.")
+    return dt.date(data).replace()  # type: ignore[arg-type, call-arg]
+
+
+ZONED_READERS: dict[int, tuple[int, Callable[[bytes, Any], Any]]] = {
+    DATETIME: (10, _datetime_from_bytes),
+    TIME: (6, _time_from_bytes),
+}
+"""The length of the bytes of ZONED before the zone, and what makes a value of both."""
+
+
+def _uuid_from_bytes(data: bytes) -> uuid.UUID:
+    if len(data) != 16:
+        raise DecodeError("A UUID of the task is not of 16 bytes.")
+    value: Any = object.__new__(uuid.UUID)
+    value.__setstate__({"int": int.from_bytes(data, "big")})  # its `__init__` takes any form, at twice the time
+    return value  # type: ignore[no-any-return]
 
 
 def _bytes_to_complex(data: bytes) -> complex:
@@ -125,9 +131,9 @@ def _bytes_to_timedelta(data: bytes) -> dt.timedelta:
 
 
 READERS: dict[int, Callable[[bytes], Any]] = {
-    UUID: lambda data: uuid.UUID(bytes=data),
+    UUID: _uuid_from_bytes,
     DECIMAL: lambda data: decimal.Decimal(data.decode("ascii")),
-    DATE: lambda data: dt.date(*_DATE.unpack(data)),
+    DATE: _date_from_bytes,
     TIMEDELTA: _bytes_to_timedelta,
     COMPLEX: _bytes_to_complex,
     INT: lambda data: int.from_bytes(data, "big", signed=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import translate
+from typing import Any
 
 from .errors import CallableForbiddenError
 
@@ -39,18 +40,23 @@ class Policy:
     def __init__(self, allowed: Sequence[str] | None = None, forbidden: Sequence[str] | None = None) -> None:
         self._allowed, self._allowed_text = _compiled(allowed), ", ".join(allowed or ())
         self._forbidden = _compiled(FORBIDDEN if forbidden is None else forbidden)
-        self._passed: set[str] = set()
+        self.passed: dict[str, Any] = {}
+        """What has passed, by name, with the object that the name led to once that has been looked at."""
 
     def check(self, name: str) -> None:
         """Raises CallableForbiddenError for a callable that the configuration refuses."""
-        if name in self._passed:
+        if name in self.passed:
             return
         if self._allowed is not None and not self._allowed.match(name.replace(":", ".")):
             message = f"{name} is not among the configured `callables` ({self._allowed_text})."
             raise CallableForbiddenError(message, name=name)
         self.check_not_forbidden(name)
-        if len(self._passed) < _CACHE:
-            self._passed.add(name)
+        self.keep(name, None)
+
+    def keep(self, name: str, found: Any) -> None:
+        """Remember what has passed."""
+        if len(self.passed) < _CACHE:
+            self.passed[name] = found
 
     def check_not_forbidden(self, name: str) -> None:
         """Raises CallableForbiddenError for one of the forbidden;
