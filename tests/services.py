@@ -1,4 +1,4 @@
-"""Starts the real services that tests need: PostgreSQL, and Google's emulators of the Datastore.
+"""What tests need of the machine; starts the real services, PostgreSQL and Google's emulators of the Datastore.
 
 A test run (and every process under it: xdist's workers, servers that a test starts) shares one of each, made on first
 use and stopped when the run ends, however it ends. What cannot be started skips the test with its reason, or fails it
@@ -20,8 +20,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -30,6 +31,7 @@ PROJECT = "defer-tests"
 """The project that the emulators serve; tests keep apart by namespace."""
 FOLDER, OWNER = "DEFER_TEST_SERVICES", "DEFER_TEST_SERVICES_OWNER"
 """Environment variables: where the run's services note their addresses, and the process that they live as long as."""
+T = TypeVar("T")
 START_SECONDS = 60.0
 """How long a service may take to answer."""
 REAPER = 'while kill -0 "$1" 2>/dev/null; do sleep 1; done; kill -s "$2" "$3"; sleep 2; rm -rf "$4"; rmdir "${4%/*}"'
@@ -69,6 +71,16 @@ def postgres_settings(alias: str) -> dict[str, Any]:
     return {"ENGINE": "django.db.backends.postgresql", "NAME": f"defer_{alias}", "USER": "postgres", "HOST": host}
 
 
+def library(name: str) -> Any:
+    """A module that the environment has on every Python; skips (at import: all its tests) where it is missing."""
+    return _or_skip(lambda: _imported(name))
+
+
+def program(name: str, purpose: str) -> str:
+    """The path of a program of the machine's; skips where it is missing."""
+    return _or_skip(lambda: _on_path(name, purpose))
+
+
 def prepare_run() -> None:
     """Let this process own the services of the run, unless a process above it does already."""
     if FOLDER not in os.environ:
@@ -85,13 +97,29 @@ def _remove_if_unused(folder: Path) -> None:
 # --- one of each a run ------------------------------------------------------------------------------------------------
 
 
-def _or_skip(address: Callable[[], str]) -> str:
+def _or_skip(needed: Callable[[], T]) -> T:
     try:
-        return address()
+        return needed()
     except MissingServiceError as error:
         if os.environ.get("DEFER_REQUIRE_SERVICES") == "1":
             pytest.fail(str(error))
-        pytest.skip(str(error))
+        pytest.skip(str(error), allow_module_level=True)
+
+
+def _imported(name: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # App Engine's SDK warns of itself while it is compiled
+            return import_module(name)
+    except ImportError as error:
+        raise MissingServiceError(f"{name} is not installed, or does not import: {error}") from error
+
+
+def _on_path(name: str, purpose: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise MissingServiceError(f"{purpose} needs `{name}` on the path.")
+    return found
 
 
 def _shared(name: str, start: Callable[[Path], tuple[str, int, signal.Signals]]) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import bundled
 import pytest
 import services
 
@@ -46,14 +45,14 @@ def sqlite(request: pytest.FixtureRequest) -> TaskStore:
 
 
 def django(request: pytest.FixtureRequest) -> TaskStore:
-    pytest.importorskip("django")
+    services.library("django")
     from defer_django.store import DjangoTaskStore
 
     return DjangoTaskStore()
 
 
 def ndb(request: pytest.FixtureRequest, emulator: str) -> TaskStore:
-    pytest.importorskip("google.cloud.ndb")
+    services.library("google.cloud.ndb")
     from defer_core.stores.ndb import NdbTaskStore
 
     address, patch = request.getfixturevalue(emulator), request.getfixturevalue("monkeypatch")
@@ -62,7 +61,7 @@ def ndb(request: pytest.FixtureRequest, emulator: str) -> TaskStore:
 
 
 def appengine(request: pytest.FixtureRequest) -> TaskStore:
-    testbed = bundled.sdk("ext.testbed")
+    testbed = services.library("google.appengine.ext.testbed")
     from defer_core.stores.appengine import AppEngineTaskStore
 
     bed = testbed.Testbed()

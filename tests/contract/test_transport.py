@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import bundled
 import pytest
+import services
 
 from defer_core.errors import TaskAlreadyExistsError
 from defer_core.record import new_id
@@ -38,8 +38,8 @@ def local(request: pytest.FixtureRequest) -> Adapter:
 
 
 def cloud(request: pytest.FixtureRequest, *, batches: bool) -> Adapter:
-    pytest.importorskip("grpc")
-    pytest.importorskip("google.cloud.tasks_v2")
+    services.library("grpc")
+    services.library("google.cloud.tasks_v2")
     from cloud_server import CloudServer, serving
 
     from defer_core.transports.cloud_tasks import CloudTasksTransport
@@ -56,7 +56,7 @@ def cloud(request: pytest.FixtureRequest, *, batches: bool) -> Adapter:
 
 
 def appengine(request: pytest.FixtureRequest) -> Adapter:
-    testbed = bundled.sdk("ext.testbed")
+    testbed = services.library("google.appengine.ext.testbed")
     from defer_core.transports.appengine import AppEngineTransport
 
     folder, names = request.getfixturevalue("tmp_path"), ("mail", "a", "b")
@@ -77,8 +77,8 @@ def appengine(request: pytest.FixtureRequest) -> Adapter:
 
 def cloud_on_local(request: pytest.FixtureRequest) -> Adapter:
     """The transport of Cloud Tasks on the server that `defer-local --grpc` runs."""
-    pytest.importorskip("grpc")
-    pytest.importorskip("google.cloud.tasks_v2")
+    services.library("grpc")
+    services.library("google.cloud.tasks_v2")
     from defer_core.queues import QueueAdmin, QueueSettings
     from defer_core.transports.cloud_tasks import CloudTasksTransport
     from defer_local.cloud.server import CloudTasksServer

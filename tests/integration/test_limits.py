@@ -48,7 +48,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[TaskStore]:
         yield made
         made.close()
     else:
-        pytest.importorskip("google.cloud.ndb")
+        services.library("google.cloud.ndb")
         from defer_core.stores.ndb import NdbTaskStore
 
         address = request.getfixturevalue("firestore")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bundled
 import pytest
+import services
 
 from defer_core import config
 
@@ -16,7 +16,7 @@ from defer_core import config
 @pytest.fixture
 def bed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """Datastore, Task Queue and memcache in memory; on App Engine as far as the environment says, where it is UTC."""
-    testbed = bundled.sdk("ext.testbed")
+    testbed = services.library("google.appengine.ext.testbed")
     monkeypatch.setenv("GAE_ENV", "standard")
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
@@ -47,7 +47,7 @@ def queue(bed: Any) -> Any:
 def added(queue: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The SDK's Tasks, as they were added (the stub forgets target and retry options):
     one, or a list of many, a call."""
-    taskqueue = bundled.sdk("api.taskqueue")
+    taskqueue = services.library("google.appengine.api.taskqueue")
     seen: list[Any] = []
     original = taskqueue.Queue.add_async
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import bundled
+import services
 
 import defer_core
 
-deferred = bundled.sdk("ext.deferred")
+deferred = services.library("google.appengine.ext.deferred")
 
 calls: list[Any] = []
 """What was called, with what."""

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
-import bundled
+import services
 from integration.appengine import deferrable
 from integration.appengine.deferrable import Greeter, note
 
-taskqueue = bundled.sdk("api.taskqueue")
+taskqueue = services.library("google.appengine.api.taskqueue")
 SOON = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(hours=1)
 
 CALLABLES: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {

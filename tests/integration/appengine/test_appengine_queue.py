@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import bundled
 import pytest
+import services
 from integration.appengine.deferrable import calls, note
 from integration.appengine.differences import noise
 
@@ -25,7 +25,11 @@ from defer_core.record import State
 from defer_core.sweep import sweep
 from defer_gae_handler import Request, handle
 
-taskqueue, ndb, db = bundled.sdk("api.taskqueue"), bundled.sdk("ext.ndb"), bundled.sdk("ext.db")
+taskqueue, ndb, db = (
+    services.library("google.appengine.api.taskqueue"),
+    services.library("google.appengine.ext.ndb"),
+    services.library("google.appengine.ext.db"),
+)
 
 BIG = noise(300_000)
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import bundled
 import pytest
+import services
 from integration.appengine import deferrable, differences
 from integration.appengine.deferrable import calls, note
 
@@ -19,7 +19,11 @@ from defer_core import configure, current_delivery
 from defer_core.config import current
 from defer_core.record import State
 
-sdk, ndb, db = bundled.sdk("ext.deferred"), bundled.sdk("ext.ndb"), bundled.sdk("ext.db")
+sdk, ndb, db = (
+    services.library("google.appengine.ext.deferred"),
+    services.library("google.appengine.ext.ndb"),
+    services.library("google.appengine.ext.db"),
+)
 from defer_gae_handler import google  # noqa: E402 (after the check that the SDK is here)
 
 pytestmark = pytest.mark.usefixtures("bed")

@@ -8,8 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bundled
-import pytest
+import services
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -68,7 +67,7 @@ def run(script: str, folder: Path, **environ: str) -> object:
 
 
 def test_the_app_engine_sample() -> None:
-    bundled.sdk("ext.testbed")
+    services.library("google.appengine.ext.testbed")
     assert run(
         APP_ENGINE,
         EXAMPLES / "appengine",
@@ -87,7 +86,7 @@ def test_the_app_engine_sample() -> None:
 
 def test_the_cloud_run_sample() -> None:
     for name in ("jwt", "cryptography", "google.cloud.tasks_v2", "google.cloud.ndb"):
-        pytest.importorskip(name)
+        services.library(name)
     secrets = {
         "SERVICE_URL": "https://shop.run.app",
         "TASKS_ACCOUNT": "t@p.iam.gserviceaccount.com",

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import services
 
 if TYPE_CHECKING:
     from cloud_server import CloudServer
 
     from defer_core.transports.cloud_tasks import CloudTasksTransport
 
-pytest.importorskip("google.cloud.tasks_v2")
+services.library("google.cloud.tasks_v2")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 import cloud_server
 import grpc
 import pytest
+import services
 from cloud_server import CloudServer, serving
 
 from defer_core.errors import TransportRefusedError, TransportUnavailableError
@@ -51,10 +52,8 @@ class FakeCredentials:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """A key and a certificate for `localhost`, signed by itself."""
-    try:
-        return cloud_server.certificate(tmp_path_factory.mktemp("tls"))
-    except FileNotFoundError:
-        pytest.skip("TLS needs `openssl` on the path, for a certificate.")
+    services.program("openssl", "A certificate for TLS")
+    return cloud_server.certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

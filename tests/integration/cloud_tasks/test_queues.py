@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import services
 
 from defer_core.__main__ import main
 from defer_core.errors import ConfigError, TransportError
@@ -14,8 +15,8 @@ from defer_core.queues import QueueAdmin, QueueSettings, parse
 from defer_core.testing import MemoryTransport, configured
 from defer_core.transports.cloud_tasks import CloudTasksTransport
 
-grpc = pytest.importorskip("grpc")
-pytest.importorskip("google.cloud.tasks_v2")
+grpc = services.library("grpc")
+services.library("google.cloud.tasks_v2")
 
 
 class Queues:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import services
 
 from defer_core import config, defer, defer_many
 from defer_local import DurableQueue
@@ -173,7 +174,7 @@ def test_a_failure_is_logged_and_a_mistake_is_an_exit_status(processes: Processe
 
 
 def test_the_command_serves_the_cloud_tasks_api(processes: Processes, site: ModuleType, tmp_path: Path) -> None:
-    grpc = pytest.importorskip("grpc")
+    grpc = services.library("grpc")
     port = free_port()
     stopping = processes.dispatcher("--app", "local_site:application", "--grpc", str(port))
     channel = grpc.insecure_channel(f"127.0.0.1:{port}")

@@ -13,7 +13,7 @@ from defer_core.record import new_id
 from defer_core.stores.ndb import NdbTaskStore
 from defer_core.testing import MemoryTransport, in_memory
 
-ndb = pytest.importorskip("google.cloud.ndb")
+ndb = services.library("google.cloud.ndb")
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import services
 from testapp import tasks
 
 from defer_core import defer, defer_many
 from defer_core.stores.ndb import NdbTaskStore
 from defer_core.testing import configured
 
-ndb = pytest.importorskip("google.cloud.ndb")
-pytest.importorskip("google.cloud.tasks_v2")
+ndb = services.library("google.cloud.ndb")
+services.library("google.cloud.tasks_v2")
 
 
 class Calls:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import pytest
+import services
 from testapp import tasks
 
 from defer_core import defer
@@ -13,7 +14,7 @@ from defer_core.record import State
 from defer_core.stores.ndb import NdbTaskStore
 from defer_core.testing import MemoryTransport, drain
 
-ndb = pytest.importorskip("google.cloud.ndb")
+ndb = services.library("google.cloud.ndb")
 pytestmark = pytest.mark.usefixtures("queue")
 
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import pytest
+import services
 from testapp import tasks
 
 from defer_core import defer, defer_many
@@ -17,7 +18,7 @@ from defer_core.sweep import sweep
 from defer_core.testing import MemoryTransport, configured, drain
 from defer_core.transports.base import Message
 
-ndb = pytest.importorskip("google.cloud.ndb")
+ndb = services.library("google.cloud.ndb")
 pytestmark = pytest.mark.usefixtures("context", "queue")
 SIZES = [10, 300_000, 2_500_000]
 

@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
+import services
 
 from defer_core import PermanentTaskFailure, SingularTaskFailure, defer, execute, frame
 from defer_core.delivery import Delivery
@@ -39,7 +40,7 @@ def test_the_frame_is_a_pickle_of_a_call_of_run_envelope() -> None:
 
 
 def test_the_real_sdk_runs_it() -> None:
-    deferred = pytest.importorskip("google.appengine.ext.deferred")
+    deferred = services.library("google.appengine.ext.deferred")
     calls.clear()
     with in_memory():
         deferred.run(body_of(note, 1, "two"))
@@ -47,7 +48,7 @@ def test_the_real_sdk_runs_it() -> None:
 
 
 def test_the_real_sdk_gets_its_own_failures() -> None:
-    deferred = pytest.importorskip("google.appengine.ext.deferred")
+    deferred = services.library("google.appengine.ext.deferred")
     store = MemoryStore()
     with in_memory(store=store):
         with pytest.raises(deferred.PermanentTaskFailure):

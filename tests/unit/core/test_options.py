@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import services
 
 from defer_core import RetryOptions, clock, config, defer
 from defer_core.errors import OptionError
@@ -141,7 +142,7 @@ def test_underscored_keywords_that_the_callable_takes_are_its_own() -> None:
 
 
 def test_retry_options_of_the_sdk() -> None:
-    taskqueue = pytest.importorskip("google.appengine.api.taskqueue")
+    taskqueue = services.library("google.appengine.api.taskqueue")
     given = taskqueue.TaskRetryOptions(task_retry_limit=5, task_age_limit=60, min_backoff_seconds=0.5, max_doublings=2)
     expected = RetryOptions(max_attempts=6, max_retry_duration=60, min_backoff=0.5, max_doublings=2)
     assert parsed(_retry_options=given).routing.retry == expected

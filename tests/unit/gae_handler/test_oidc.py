@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import services
 from unit.gae_handler.conftest import Poster
 from unit.gae_handler.handled import body_of, calls, note, note_delivery
 
@@ -21,8 +22,8 @@ from defer_core.testing import in_memory
 from defer_gae_handler import handle
 from defer_gae_handler.doors import configured_doors
 
-jwt = pytest.importorskip("jwt")
-rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
+jwt = services.library("jwt")
+rsa = services.library("cryptography.hazmat.primitives.asymmetric.rsa")
 
 AUDIENCE = "https://shop.example/_ah/queue/deferred"
 EMAIL = "tasks@shop.iam.gserviceaccount.com"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import pytest
 import services
@@ -38,6 +39,20 @@ def test_a_missing_service_fails_where_services_are_required(monkeypatch: pytest
     monkeypatch.setenv("DEFER_REQUIRE_SERVICES", "1")
     with pytest.raises(pytest.fail.Exception, match="no java"):
         services.datastore_emulator()
+
+
+@pytest.mark.parametrize(
+    "needed", [lambda: services.library("no_such_sdk"), lambda: services.program("no-such-program", "A test")]
+)
+def test_a_missing_library_or_program_counts_as_a_service(
+    needed: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DEFER_REQUIRE_SERVICES", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="such"):
+        needed()
+    monkeypatch.setenv("DEFER_REQUIRE_SERVICES", "1")
+    with pytest.raises(pytest.fail.Exception, match="such"):
+        needed()
 
 
 def _missing(name: str, start: object) -> str:
