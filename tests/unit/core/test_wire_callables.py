@@ -74,6 +74,11 @@ def generator() -> Any:
     yield
 
 
+class AsyncCall:
+    async def __call__(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("func", "args", "expected"),
     [
@@ -126,6 +131,8 @@ def test_built_ins_and_their_methods_travel(func: Any) -> None:
         (original, "does not lead back"),
         (coroutine, "coroutine"),
         (generator, "generator"),
+        (AsyncCall(), "coroutine"),
+        (functools.partial(AsyncCall()), "coroutine"),
         (functools.partial(lambda: None), "lambda"),
         ("text", "not callable"),
         (None, "not callable"),

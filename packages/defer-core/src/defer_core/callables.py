@@ -130,13 +130,17 @@ def _check_runs(func: Any) -> None:
     """Raises CallableError for a function whose call would only make a coroutine or a generator, and run nothing."""
     while type(func) is functools.partial:
         func = func.func
-    code = getattr(getattr(func, "__func__", func), "__code__", None)
+    code = _code_of(func) or _code_of(getattr(type(func), "__call__", None))
     if isinstance(code, types.CodeType) and code.co_flags & _NEVER_RUNS:
         kind = "generator" if code.co_flags & inspect.CO_GENERATOR else "coroutine"
         raise CallableError(
             f"{func!r} cannot be deferred: it is a {kind} function, and calling it would run nothing. Defer a plain "
             f"function that runs it ({'asyncio.run' if kind == 'coroutine' else 'for … in …'})."
         )
+
+
+def _code_of(func: Any) -> Any:
+    return getattr(getattr(func, "__func__", func), "__code__", None)
 
 
 def _why_not(func: Any, name: str | None) -> str:

@@ -82,6 +82,8 @@ ZONED: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     dt.time: (TIME, _own_bytes),
 }
 """Types whose bytes are followed by the zone, itself a packed value, where there is one."""
+NATIVE = frozenset({type(None), bool, int, float, str, bytes, list, dict, *LEAVES, *SEQUENCES, *ZONED})
+"""Types that nobody else can register."""
 PACKED_UTC = bytes((0xC7, 1, TIMEZONE, 0x90))
 """The zone UTC as a packed value."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .errors import UnknownTypeError
+from .exttypes import NATIVE
 
 T = TypeVar("T")
 
@@ -43,8 +44,13 @@ def register_type(
     A `decode` that finds something missing raises NotYetReadableError, so that the task is tried again for the grace;
     what else it raises counts the same. With `subclasses`, a subclass travels so too, unless it is registered itself.
 
-    Raises ValueError for a name taken by another class.
+    Raises TypeError for what is no class, name or function; ValueError for a name taken by another class, and for a
+    class that the codec has a form of its own for.
     """
+    if not (isinstance(cls, type) and isinstance(name, str) and name and callable(encode) and callable(decode)):
+        raise TypeError(f"register_type takes a class, a name and two functions: {(cls, name, encode, decode)!r}.")
+    if cls in NATIVE:
+        raise ValueError(f"{cls!r} cannot be registered: it has a form of its own, and nothing would call `encode`.")
     known = _by_name.get(name)
     if known is not None and known.cls is not cls:
         raise ValueError(f"The type name {name!r} is taken by {known.cls!r}.")
