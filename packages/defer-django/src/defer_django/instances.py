@@ -21,7 +21,7 @@ from defer_core import codec
 from defer_core.errors import CallableNotFoundError, UnserializableError
 
 PREFETCHED = "_prefetched_objects_cache"
-_NOT_COLLECTED = frozenset({"_state", PREFETCHED, "_django_version"})
+_NOT_COLLECTED = ("_state", PREFETCHED, "_django_version")
 
 
 def register() -> None:
@@ -65,14 +65,16 @@ def _pickles_as_usual(kind: Any) -> bool:
 
 
 def _collect(instance: Model, attributes: Mapping[str, Any], state: ModelState) -> list[Any]:
-    values = {key: _plain(value) for key, value in attributes.items() if key not in _NOT_COLLECTED}
+    values = dict(attributes)
+    for key in _NOT_COLLECTED:
+        values.pop(key, None)
+    for key in [key for key, value in values.items() if isinstance(value, FieldFile)]:
+        values[key] = _file_name(values[key])
     return [instance._meta.label, state.db, state.adding, values]
 
 
-def _plain(value: Any) -> Any:
+def _file_name(value: FieldFile) -> str | None:
     """A file field is its name, as in the database: the object in `__dict__` points back at the instance."""
-    if not isinstance(value, FieldFile):
-        return value
     if not getattr(value, "_committed", True):
         raise UnserializableError(
             f"The file {value.name!r} has not been saved yet: save the instance before deferring it."
