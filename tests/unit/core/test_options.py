@@ -108,6 +108,17 @@ def test_everything_has_its_place() -> None:
         ({"_retry_options": 5}, "_retry_options"),
         ({"_retry_options": {"max_attemps": 3}}, "max_attempts"),
         ({"_retry_options": {"max_attempts": -2}}, "max_attempts"),
+        ({"_retry_options": {"max_attempts": 0}}, "at least 1, or -1 for no limit"),
+        ({"_retry_options": {"max_attempts": 1.5}}, "whole number"),
+        ({"_retry_options": {"max_doublings": 0.5}}, "whole number"),
+        ({"_retry_options": {"min_backoff": float("inf")}}, "min_backoff"),
+        ({"_retry_options": {"task_retry_limit": -1}}, "task_retry_limit"),
+        ({"_retry_options": {"min_backoff": 10, "max_backoff": 5}}, "least backoff"),
+        ({"_retry_options": RetryOptions(max_attempts=-7)}, "max_attempts"),
+        ({"_countdown": 10**400}, "_countdown"),
+        ({"_countdown": float("-inf")}, "_countdown"),
+        ({"_headers": {"": "x"}}, "_headers"),
+        ({"_headers": {"A b": "x"}}, "_headers"),
     ],
 )
 def test_bad_values_are_refused_naming_the_option(given: dict[str, Any], says: str) -> None:

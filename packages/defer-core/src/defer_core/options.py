@@ -21,6 +21,8 @@ MAX_ETA = 30 * 86400.0
 """Seconds ahead that a queue takes a task for."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,500}\Z")
 _QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}\Z")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_FAR = 1e12
 DEADLINES = (15.0, 86415.0)
 """Seconds, least and most, that a queue gives one attempt."""
 
@@ -98,12 +100,17 @@ def _flag(given: Mapping[str, Any], name: str, default: bool | None) -> bool | N
     return value
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is one, and not NaN, infinite or beyond all dates."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_FAR <= value <= _FAR
+
+
 def _seconds(name: str, value: Any, least: float, most: float) -> float | None:
     if value is None:
         return None
     if hasattr(value, "total_seconds"):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+    if not _is_number(value) or not least <= value <= most:
         raise _bad(name, value, f"a number of seconds from {least:g} to {most:g}")
     return float(value)
 
@@ -114,7 +121,7 @@ def _eta(countdown: Any, eta: Any, config: Config) -> float | None:
     if countdown is not None:
         if hasattr(countdown, "total_seconds"):
             countdown = countdown.total_seconds()
-        if isinstance(countdown, bool) or not isinstance(countdown, int | float) or countdown != countdown:
+        if not _is_number(countdown):
             raise _bad("_countdown", countdown, "a number of seconds")
         when = clock.now() + countdown
     elif eta is None:
@@ -143,8 +150,8 @@ def _headers(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
         raise _bad("_headers", value, "a mapping of strings to strings")
     for key, text in value.items():
-        if not key or any(char in key + text for char in "\r\n\0"):
-            raise _bad("_headers", {key: text}, "free of line breaks")
+        if not _HEADER.match(key) or any(char in text for char in "\r\n\0"):
+            raise _bad("_headers", {key: text}, "a name as HTTP has them, and a value free of line breaks")
     return dict(value)
 
 
@@ -175,10 +182,10 @@ _SDK_RETRY = {
 
 def retry_options(value: Any) -> RetryOptions | None:
     """Ours, the SDK's TaskRetryOptions, or a dict with the names of either. Raises OptionError."""
-    if value is None or isinstance(value, RetryOptions):
-        return value
-    if isinstance(value, Mapping):
-        given = dict(value)
+    if value is None:
+        return None
+    if isinstance(value, Mapping | RetryOptions):
+        given = dict(value) if isinstance(value, Mapping) else vars(value)
     elif all(hasattr(value, name) for name in _SDK_RETRY):
         given = {name: getattr(value, name) for name in _SDK_RETRY}
     else:
@@ -188,13 +195,20 @@ def retry_options(value: Any) -> RetryOptions | None:
         name = _SDK_RETRY.get(key, key)
         if name not in RetryOptions.__dataclass_fields__:
             raise OptionError(f"_retry_options has no {key!r}{nearest(key, set(RetryOptions.__dataclass_fields__))}.")
-        if number is None:
-            continue
-        least = -1 if name == "max_attempts" else 0
-        if hasattr(number, "total_seconds"):
-            number = number.total_seconds()
-        if isinstance(number, bool) or not isinstance(number, int | float) or number < least:
-            raise _bad(f"_retry_options[{key!r}]", number, f"a number, at least {least}")
-        # the SDK counts repetitions, Cloud Tasks counts attempts
-        renamed[name] = int(number) + 1 if key == "task_retry_limit" else number
+        if number is not None:
+            renamed[name] = _retry_number(key, number)
+    if renamed.get("min_backoff", 0) > renamed.get("max_backoff", _FAR):
+        raise _bad("_retry_options", value, "of a least backoff that is not above the longest")
     return RetryOptions(**renamed)
+
+
+def _retry_number(key: str, number: Any) -> int | float:
+    if hasattr(number, "total_seconds"):
+        number = number.total_seconds()
+    whole = key in ("max_attempts", "max_doublings", "task_retry_limit")
+    good = _is_number(number) and (number > 0 or number == (-1 if key == "max_attempts" else 0))
+    if not good or (whole and number != int(number)):
+        least = "at least 1, or -1 for no limit" if key == "max_attempts" else "at least 0"
+        raise _bad(f"_retry_options[{key!r}]", number, f"a {'whole ' if whole else ''}number, {least}")
+    # the SDK counts repetitions, Cloud Tasks counts attempts
+    return int(number) + (key == "task_retry_limit") if whole else float(number)
