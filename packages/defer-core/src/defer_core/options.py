@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from . import clock
 from .config import Config, nearest
@@ -100,7 +100,7 @@ def _flag(given: Mapping[str, Any], name: str, default: bool | None) -> bool | N
     return value
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     """Whether it is one, and not NaN, infinite or beyond all dates."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_FAR <= value <= _FAR
 
