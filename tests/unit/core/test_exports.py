@@ -8,7 +8,7 @@ NAMES = """
 BulkSendError Call Config ConfigError DeferError Delivery NotInTransactionError Outcome PayloadTooLargeError
 PermanentTaskFailure RetryOptions Routing SingularTaskFailure Status Task TaskAlreadyExistsError TaskHandle TaskOptions
 TaskTooLargeError UnserializableError __version__ adefer configure current_delivery defer defer_many enqueue execute
-register_type run_envelope
+install_signal_handlers is_stopping register_type run_envelope
 """.split()
 
 

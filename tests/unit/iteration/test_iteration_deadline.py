@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from testapp import iterations
 from testapp.models import Row
 
-from defer_core import clock
+from defer_core import clock, install_signal_handlers, stopping
 from defer_core.delivery import Delivery
 from defer_core.execute import Outcome, execute
 from defer_core.testing import drain
@@ -104,6 +106,40 @@ def test_a_timeout_exception_hands_over_and_counts_as_no_attempt(queue: Any, row
     assert iterations.times() == dict.fromkeys(keys, 1)
     assert iterations.counters == [{"passed": 6}]
     assert not models.QuarantinedRow.objects.exists()
+
+
+@pytest.fixture
+def told() -> Iterator[list[int]]:
+    """The signals that the program's own handler of SIGTERM got; ours is installed after it."""
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
+    install_signal_handlers()
+    yield got
+    signal.signal(signal.SIGTERM, before)
+    stopping.asked.clear()
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_a_shard_hands_over_when_its_process_is_told_to_end(
+    queue: Any, rows: Any, told: list[int], atomic: bool
+) -> None:
+    keys = rows(10)
+
+    def end(row: Any) -> None:
+        if row.pk == keys[3]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    iterations.before.append(end)
+    walk(Row.objects.all(), iterations.callback, iterations.finalize, _shards=1, _atomic=atomic)
+    deliver_first(queue)
+    assert deliver_first(queue) is Outcome.DONE
+    assert (iterations.seen, told) == (keys[:4], [signal.SIGTERM])
+    assert models.Shard.objects.get().generation == 1
+    stopping.asked.clear()  # another process
+    iterations.before.clear()
+    drain(queue)
+    assert iterations.times() == dict.fromkeys(keys, 1)
+    assert iterations.finalized == [()]
 
 
 class DeadlineExceededError(BaseException):

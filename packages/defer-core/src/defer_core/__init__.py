@@ -23,6 +23,7 @@ from .errors import (
 from .execute import Outcome, execute
 from .google import run_envelope
 from .handle import Status, TaskHandle
+from .stopping import install_signal_handlers, is_stopping
 from .task import RetryOptions, Routing, Task, TaskOptions
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "defer_many",
     "enqueue",
     "execute",
+    "install_signal_handlers",
+    "is_stopping",
     "register_type",
     "run_envelope",
 ]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from defer_core import clock
 from defer_core.errors import SingularTaskFailure
+from defer_core.stopping import asked
 
 from .base import Completion, IterationStore
 from .context import CurrentShard, tell_row_error
@@ -33,7 +34,7 @@ class Why(Enum):
     END = "end"
     """There are no more rows."""
     TIME = "time"
-    """A checkpoint is due, or the deadline is near."""
+    """A checkpoint is due, the deadline is near, or the process is to end."""
     RAISED = "raised"
     """The callback raised."""
     YIELDED = "yielded"
@@ -108,7 +109,7 @@ class Attempt:
                     longest = at - before
                     event_at = pace.slowed(longest)
                 before = at
-                if at >= event_at:
+                if at >= event_at or asked:
                     return Passed(why=Why.TIME, last=self._key(last), rows=rows)
             if rows - earlier < self.rows.page_size:
                 return Passed(why=Why.END, last=self._key(last), rows=rows)

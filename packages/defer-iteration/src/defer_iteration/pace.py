@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from defer_core.stopping import is_stopping
+
 CHECKPOINT_EVERY = 3.0
 """Seconds between two checkpoints: what a crash costs at the most, besides one row."""
 LEAST_BUFFER = 0.5
@@ -30,6 +32,8 @@ class Pace:
     @property
     def stop_at(self) -> float:
         """From when on no row is begun."""
+        if is_stopping():
+            return 0.0
         given = self.buffer_time
         return self.until - (max(self.longest * SAFETY, self.cost) if given is None else given)
 

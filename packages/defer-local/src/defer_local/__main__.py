@@ -16,6 +16,7 @@ from typing import Any
 
 from defer_core.config import refuse_on_google_cloud
 from defer_core.errors import ConfigError, DeferError
+from defer_core.stopping import install_signal_handlers
 
 from .dispatcher import Dispatcher
 from .queue import locate
@@ -95,6 +96,7 @@ def _serve(dispatcher: Dispatcher, where: str) -> None:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    install_signal_handlers(signal.SIGINT, signal.SIGTERM)  # shards of an application in this process hand over
     dispatcher.start()
     _say(f"delivering {dispatcher.queue.file.path} to {where}, {dispatcher.concurrency} at a time. Ctrl-C stops.")
     stopped.wait()
