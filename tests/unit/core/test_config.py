@@ -28,7 +28,13 @@ from defer_core.testing import MemoryStore, MemoryTransport
         ({"store_policy": "sometimes"}, "when-large"),
         ({"keys": "secret"}, "list"),
         ({"keys": [""]}, "empty"),
-        ({"inline_limit": 5}, "inline_limit"),
+        ({"inline_limit": -1}, "inline_limit is -1"),
+        ({"grace": float("nan")}, "grace is nan"),
+        ({"max_unverified": -1}, "max_unverified is -1"),
+        ({"expires_after": -1}, "expires_after is -1"),
+        ({"keys": [5]}, "signing key is a int"),
+        ({"keys": ["good", None]}, "signing key is a NoneType"),
+        ({"timezone": "Asia/Tokyo"}, "timezone is a str"),
         ({"grace": -1}, "grace"),
         ({"callables": "shop.*"}, "list of patterns"),
         ({"doors": "appengine"}, "list of doors"),
@@ -97,6 +103,8 @@ def test_the_local_queue_is_refused_on_google_cloud(platform: str, monkeypatch: 
     monkeypatch.setenv(platform, "standard")
     with pytest.raises(ConfigError, match="refused on Google Cloud"):
         Config(transport="local").the_transport  # noqa: B018
+    with pytest.raises(ConfigError, match="refused on Google Cloud"):
+        Config(transport="defer_local.transport:LocalTransport").the_transport  # noqa: B018
 
 
 def test_nothing_of_google_or_django_is_imported_before_it_is_used() -> None:

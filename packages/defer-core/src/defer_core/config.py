@@ -105,6 +105,8 @@ class Config:
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
             _check_type(each, getattr(self, each.name))
+        if self.keys:
+            _ = self.signer  # which refuses an empty secret
         for kind, spec, names in (("transport", self.transport, TRANSPORTS), ("store", self.store, STORES)):
             if isinstance(spec, str) and spec not in names and ":" not in spec:
                 known = ", ".join(names)
@@ -113,11 +115,6 @@ class Config:
                 )
         if self.store_policy not in ("always", "when-large"):
             raise ConfigError(f"store_policy is {self.store_policy!r}: it is 'always' or 'when-large'.")
-        for name in ("grace", "name_window", "sweep_grace", "sweep_interval", "dead_retention"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is negative.")
-        if self.inline_limit < 1024:
-            raise ConfigError(f"inline_limit is {self.inline_limit}: it is a number of bytes, at least 1024.")
 
     @cached_property
     def signer(self) -> Signer | None:
@@ -181,6 +178,7 @@ _TYPES: Mapping[str, tuple[Any, str]] = {
     "float": (int | float, "a number"),
     "Mapping": (Mapping, "a dict"),
     "Sequence": (Collection, "a list"),
+    "tzinfo": (tzinfo | Callable, "a tzinfo, or a function that returns one"),
 }
 """What a setting may be, by the first word of its annotation."""
 _SINGLE = {
@@ -200,6 +198,8 @@ def _check_type(setting: dataclasses.Field[Any], value: Any) -> None:
     wrong = isinstance(value, str | bytes) or (isinstance(value, bool) and word != "bool")
     if wrong or not isinstance(value, kind):
         raise ConfigError(f"{setting.name} is a {type(value).__name__}: give {_SINGLE.get(setting.name, expected)}.")
+    if word in ("int", "float") and not value >= 0:
+        raise ConfigError(f"{setting.name} is {value}: give {expected} that is not negative.")
 
 
 def build(spec: Any, names: Mapping[str, str], options: Mapping[str, Any], base: type) -> Any:

@@ -31,7 +31,10 @@ class Key:
 
 
 def derive(secret: str | bytes) -> Key:
-    """The key of a secret of any length (BLAKE2b itself takes 64 bytes). Raises ConfigError for an empty one."""
+    """The key of a secret of any length (BLAKE2b itself takes 64 bytes). Raises ConfigError for an empty one, and for
+    what is none: `bytes(5)` would be a key that everybody knows."""
+    if not isinstance(secret, str | bytes):
+        raise ConfigError(f"A signing key is a {type(secret).__name__}: give a str or bytes.")
     data = secret.encode() if isinstance(secret, str) else bytes(secret)
     if not data:
         raise ConfigError("A signing key is empty: give a secret of at least 16 random bytes, or no key at all.")

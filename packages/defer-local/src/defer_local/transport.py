@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from defer_core import clock
+from defer_core.config import refuse_on_google_cloud
 from defer_core.errors import TaskAlreadyExistsError, TransportError, TransportUnavailableError
 from defer_core.transports.base import Message, Transport
 
@@ -25,6 +26,7 @@ class LocalTransport(Transport):
     default_door: ClassVar[str | None] = "local"
 
     def __init__(self, *, file: str | Path | None = None) -> None:
+        refuse_on_google_cloud("The local queue")
         self.queue = DurableQueue(file)
 
     @cached_property
