@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from . import clock
+from .frozen import changed
 
 DEFAULT_DEADLINE = 600.0
 """Seconds that Cloud Tasks and automatically scaled App Engine give an attempt, unless told otherwise."""
@@ -39,10 +40,8 @@ class Delivery:
     """The door that let this in vouches for nobody: only a signed envelope may run."""
 
     def until(self, deadline: float) -> Delivery:
-        """The same attempt, with a deadline. (`dataclasses.replace` costs a fifth of a small task.)"""
-        copy = object.__new__(Delivery)
-        copy.__dict__.update(self.__dict__, deadline=deadline)
-        return copy
+        """The same attempt, with a deadline."""
+        return changed(self, deadline=deadline)
 
     def seconds_left(self, now: float | None = None) -> float:
         """Seconds until the deadline (the default deadline where none is known); negative once it is past."""

@@ -18,6 +18,7 @@ from typing import Any
 import msgpack
 
 from .errors import DecodeError, SignatureError, UnknownVersionError
+from .frozen import made
 from .signing import KEY_ID_SIZE, MAC_SIZE, Signer
 
 MAGIC = 0xDF
@@ -140,17 +141,23 @@ def _inflate(body: bytes) -> bytes:
 def _read(body: bytes, *, claimed: bool, created: float) -> Envelope:
     content: Any
     deadline, expires, trace, content = msgpack.unpackb(body, unicode_errors="surrogatepass")
-    _expect(deadline is None or _is_time(deadline), "deadline")
-    _expect(expires is None or _is_time(expires), "expiry")
-    _expect(trace is None or (isinstance(trace, dict) and all(map(_is_text, trace.items()))), "trace")
-    common: dict[str, Any] = {"created": created, "deadline": deadline, "expires": expires, "trace": trace or {}}
-    if not claimed:
-        _expect(isinstance(content, bytes), "payload")
-        return Envelope(payload=content, **common)
+    if deadline is not None or expires is not None or trace is not None:
+        _expect(deadline is None or _is_time(deadline), "deadline")
+        _expect(expires is None or _is_time(expires), "expiry")
+        _expect(trace is None or (isinstance(trace, dict) and all(map(_is_text, trace.items()))), "trace")
+    payload, claim = (None, _claim(content)) if claimed else (content, None)
+    _expect(claimed or type(payload) is bytes, "payload")
+    return made(
+        Envelope,
+        payload=payload, claim=claim, created=created, deadline=deadline, expires=expires, trace=trace or {},
+    )  # fmt: skip
+
+
+def _claim(content: Any) -> Claim:
     store, alias, key, checksum, size = content
     _expect(all(isinstance(text, str) for text in (store, alias, key)), "claim")
     _expect(isinstance(checksum, bytes) and type(size) is int and size >= 0, "claim")
-    return Envelope(claim=Claim(store=store, alias=alias, key=key, digest=checksum, size=size), **common)
+    return Claim(store=store, alias=alias, key=key, digest=checksum, size=size)
 
 
 def _is_time(value: Any) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from typing import Any
 
 from . import callables, clock, codec, dead, envelope, frame, legacy, sweep, tracing
@@ -24,6 +23,7 @@ from .errors import (
     UnknownKeyError,
     UnknownVersionError,
 )
+from .frozen import made
 from .record import TaskRecord
 from .stores.base import TaskStore
 
@@ -48,16 +48,31 @@ class Outcome(Enum):
 class Opened:
     """A body that has been read."""
 
-    run: Callable[[], Any]
-    """The call."""
-    label: str
-    """What it calls, for people."""
+    func: Callable[..., Any]
+    """What to call."""
+    args: Sequence[Any]
+    """Its positional arguments."""
+    kwargs: Mapping[str, Any]
+    """Its keyword arguments."""
     sealed: envelope.Envelope
     """The envelope it came in."""
     record: TaskRecord | None = None
     """The record of a claimed payload."""
     store: TaskStore | None = None
     """Where that record is."""
+
+    @property
+    def label(self) -> str:
+        """What it calls, for people."""
+        return callables.label(self.func)
+
+    def run(self) -> None:
+        """The call, in the trace of its `defer()`."""
+        if tracing.continues(self.sealed.trace):
+            with tracing.span(self.sealed.trace, self.label):
+                self.func(*self.args, **self.kwargs)
+        else:
+            self.func(*self.args, **self.kwargs)
 
 
 def execute(body: bytes, delivery: Delivery) -> Outcome:
@@ -94,7 +109,7 @@ def _run(opened: Opened, body: bytes, delivery: Delivery, config: Config) -> Out
     sealed = opened.sealed
     deadline = delivery.deadline or delivery.started + (sealed.deadline or DEFAULT_DEADLINE)
     try:
-        with delivering(delivery.until(deadline)), tracing.continued(sealed.trace, opened.label):
+        with delivering(delivery.until(deadline)):
             opened.run()
     except Exception as error:
         if _is_failure(error, SingularTaskFailure):
@@ -168,8 +183,7 @@ def _opened(
     store: TaskStore | None = None,
 ) -> Opened:
     func, args, kwargs = codec.unpack_call(payload, config)
-    run = partial(func, *args, **kwargs)
-    return Opened(run=run, label=callables.label(func), sealed=sealed, record=record, store=store)
+    return made(Opened, func=func, args=args, kwargs=kwargs, sealed=sealed, record=record, store=store)
 
 
 def _open_legacy(body: bytes, delivery: Delivery, config: Config) -> Opened:
@@ -179,7 +193,7 @@ def _open_legacy(body: bytes, delivery: Delivery, config: Config) -> Opened:
     if delivery.require_signature:
         raise SignatureError("This door needs a signed task, and pickles of older libraries are not.")
     func, args, kwargs = legacy.load(body)
-    return Opened(run=partial(func, *args, **kwargs), label=callables.label(func), sealed=envelope.Envelope())
+    return Opened(func=func, args=args, kwargs=kwargs, sealed=envelope.Envelope())
 
 
 def _wait(body: bytes, delivery: Delivery, error: NotYetReadableError, config: Config) -> Outcome:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from . import callables, clock, codec, envelope, frame, tracing
 from .config import Config
 from .errors import PayloadTooLargeError, TaskTooLargeError
+from .frozen import made
 from .record import TaskRecord, new_id
 from .stores.base import MAX_PAYLOAD, TaskStore
 from .task import Task
@@ -16,14 +17,16 @@ def seal(task: Task, store: TaskStore | None, config: Config) -> TaskRecord:
     """The record of a task. Raises CallableError, UnserializableError, TaskTooLargeError or PayloadTooLargeError."""
     now, routing = clock.now(), task.options.routing
     record_id = new_id()
-    sealed = envelope.Envelope(
+    sealed = made(
+        envelope.Envelope,
         payload=codec.pack_call(task, config),
         created=now,
         deadline=routing.dispatch_deadline,
         expires=now + config.expires_after if config.expires_after else None,
         trace=tracing.outgoing(),
     )
-    record = TaskRecord(
+    record = made(
+        TaskRecord,
         id=record_id,
         envelope=envelope.encode(sealed, config.signer),
         routing=routing.addressed(routing.name or record_id, routing.url or config.post_url()),

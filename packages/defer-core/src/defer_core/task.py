@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from .frozen import changed
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetryOptions:
@@ -50,10 +52,8 @@ class Routing:
     """Seconds that one attempt may take."""
 
     def addressed(self, name: str | None, url: str | None) -> Self:
-        """The same under another name, for another URL: `dataclasses.replace`, at a tenth of its cost."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, name=name, url=url)
-        return other
+        """The same under another name, for another URL."""
+        return changed(self, name=name, url=url)
 
     def to_json(self) -> str:
         """As stores keep it: a JSON object of what is set."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 
@@ -18,18 +18,18 @@ def outgoing() -> dict[str, str]:
     return carrier
 
 
-_NO_SPAN = nullcontext()
+def continues(trace: Mapping[str, str]) -> bool:
+    """Whether a task continues a trace here."""
+    return bool(trace) and "opentelemetry.trace" in sys.modules
 
 
-def continued(trace: Mapping[str, str], name: str) -> AbstractContextManager[Any]:
+def span(trace: Mapping[str, str], name: str) -> AbstractContextManager[Any]:
     """A span, for a `with` block around a task, that continues the trace of its `defer()`."""
-    if not trace or "opentelemetry.trace" not in sys.modules:
-        return _NO_SPAN
     from opentelemetry import trace as otel
     from opentelemetry.propagate import extract
 
     tracer = otel.get_tracer("defer")
-    span: AbstractContextManager[Any] = tracer.start_as_current_span(
+    started: AbstractContextManager[Any] = tracer.start_as_current_span(
         name, context=extract(trace), kind=otel.SpanKind.CONSUMER
     )
-    return span
+    return started

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from defer_core import clock
 from defer_core.delivery import Delivery
+from defer_core.frozen import made
 
 from .doors import Door
+from .request import values
 
 _NAMES = "QueueName TaskName TaskRetryCount TaskExecutionCount TaskETA TaskPreviousResponse TaskRetryReason".split()
 _APP_ENGINE = tuple(f"X-AppEngine-{name}" for name in _NAMES)
@@ -17,8 +20,9 @@ _CLOUD_TASKS = tuple(f"X-CloudTasks-{name}" for name in _NAMES)
 def delivery_of(headers: Mapping[str, str], door: Door) -> Delivery:
     """The Delivery of a request that came in through `door`. What is missing or no number is None."""
     http = door.target != "appengine" and headers.get("X-CloudTasks-TaskName") is not None
-    queue, task, retries, executions, eta, response, reason = map(headers.get, _CLOUD_TASKS if http else _APP_ENGINE)
-    return Delivery(
+    queue, task, retries, executions, eta, response, reason = values(headers, _CLOUD_TASKS if http else _APP_ENGINE)
+    return made(
+        Delivery,
         task_name=_short(task),
         queue=_short(queue),
         retry_count=_count(retries),
@@ -28,6 +32,7 @@ def delivery_of(headers: Mapping[str, str], door: Door) -> Delivery:
         retry_reason=reason or "",
         target=door.target or ("http" if http else "appengine"),
         require_signature=door.require_signature,
+        started=clock.now(),
     )
 
 

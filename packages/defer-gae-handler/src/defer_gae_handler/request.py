@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 
@@ -45,6 +45,10 @@ class EnvironHeaders(Mapping[str, str]):
     def get(self, name: str, default: Any = None) -> Any:
         return self._environ.get(_key(name), default)
 
+    def several(self, names: tuple[str, ...]) -> list[str | None]:
+        """The values of these headers, None for each that is missing."""
+        return [*map(self._environ.get, _keys_of(names))]
+
     def __iter__(self) -> Iterator[str]:
         for key in self._environ:
             name = key.removeprefix("HTTP_")
@@ -57,18 +61,23 @@ class EnvironHeaders(Mapping[str, str]):
 
 _CASELESS = (Headers, EnvironHeaders)
 _BARE = frozenset({"CONTENT_TYPE", "CONTENT_LENGTH"})
-_keys: dict[str, str] = {}
 
 
+@lru_cache(maxsize=256)
 def _key(name: str) -> str:
     """`X-A` → `HTTP_X_A`, remembered: a handler asks for the same dozen names again and again."""
-    key = _keys.get(name)
-    if key is None:
-        key = name.upper().replace("-", "_")
-        key = key if key in _BARE else f"HTTP_{key}"
-        if len(_keys) < 256:
-            _keys[name] = key
-    return key
+    key = name.upper().replace("-", "_")
+    return key if key in _BARE else f"HTTP_{key}"
+
+
+@lru_cache(maxsize=16)
+def _keys_of(names: tuple[str, ...]) -> list[str]:
+    return [*map(_key, names)]
+
+
+def values(headers: Mapping[str, str], names: tuple[str, ...]) -> list[str | None]:
+    """The values of several headers, None for each that is missing."""
+    return headers.several(names) if isinstance(headers, EnvironHeaders) else [headers.get(name) for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from defer_core.config import current
+from defer_core.frozen import made
 
 from .doors.configured import required_doors
 from .handler import handle
@@ -51,7 +52,8 @@ def request_of(environ: Environ) -> Request:
     """The request of a WSGI environ; without a length or an end that the server marks, there is no body."""
     read = environ["wsgi.input"].read
     bounded = environ.get("CONTENT_LENGTH") or environ.get("wsgi.input_terminated")
-    return Request(
+    return made(
+        Request,
         method=environ["REQUEST_METHOD"],
         path=environ.get("PATH_INFO", ""),
         headers=EnvironHeaders(environ),
