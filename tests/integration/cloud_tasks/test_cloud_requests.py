@@ -124,12 +124,10 @@ def test_a_path_on_a_base_url_is_an_http_target(server: CloudServer, monkeypatch
     assert request.oidc_token.service_account_email == "a@b"
 
 
-def test_a_path_on_cloud_run_is_refused_with_the_remedy(
-    transport: CloudTasksTransport, server: CloudServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_on_cloud_run_is_refused_with_the_remedy(server: CloudServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K_SERVICE", "shop")
     with pytest.raises(TransportRefusedError, match="base_url"):
-        transport.send(message())
+        to(server).send(message())
     assert server.calls == []
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from . import envelope, options, sending
 from .config import Config, current
 from .errors import ConfigError, NotInTransactionError, PayloadTooLargeError, TaskSizeRefusedError, TaskTooLargeError
+from .frozen import made
 from .handle import Status, TaskHandle
 from .record import State, TaskRecord
 from .sealing import claimed, seal
@@ -44,15 +45,26 @@ def enqueue(task: Task) -> TaskHandle:
         return _enqueue_natively(task, store, config)
     transactional = joins_transaction(task.options, store)
     record = seal(task, store, config)
-    if store is None or not leaves_record(task.options, record, store, transactional, config):
+    if store is not None and leaves_record(task.options, record, store, transactional, config):
+        return _store_and_send(record, task.options, store, transactional, config)
+    try:
         return _send_inline(record, task.options, config)
+    except TaskSizeRefusedError as error:
+        larger = _claimed(record, task.options, store, config, error)
+    assert store is not None and leaves_record(task.options, larger, store, transactional, config)
+    return _store_and_send(larger, task.options, store, transactional, config)
+
+
+def _store_and_send(
+    record: TaskRecord, wanted: TaskOptions, store: TaskStore, transactional: bool, config: Config
+) -> TaskHandle:
     handle = TaskHandle(routing=record.routing, payload=sending.message(record).body, record_id=record.id)
     with nullcontext() if transactional or not store.in_transaction() else store.outside_transaction():
         put(store, [record])
         if transactional:
             store.on_commit(partial(sending.send_after_commit, record, store, config, handle))
         else:
-            named = task.options.routing.name is not None
+            named = wanted.routing.name is not None
             sending.settle_now(sending.send(record, store, config), store, config, handle, named=named)
     return handle
 
@@ -100,12 +112,20 @@ def put(store: TaskStore, records: list[TaskRecord]) -> None:
 def _send_inline(record: TaskRecord, wanted: TaskOptions, config: Config) -> TaskHandle:
     """Send a task that leaves no record; the queue names it, unless the caller did."""
     routing = record.routing.addressed(wanted.routing.name, record.routing.url)
-    message = Message(body=sending.body_of(record), routing=routing)
-    try:
-        name = config.the_transport.send(message)
-    except TaskSizeRefusedError as error:
-        raise TaskTooLargeError(f"{error} Leave `_small_task` out.", size=len(message.body)) from error
+    message = made(Message, body=sending.body_of(record), routing=routing)
+    name = config.the_transport.send(message)
     return TaskHandle(routing=routing.addressed(name, routing.url), payload=message.body, status=Status.SENT)
+
+
+def _claimed(
+    record: TaskRecord, wanted: TaskOptions, store: TaskStore | None, config: Config, error: TaskSizeRefusedError
+) -> TaskRecord:
+    """The record of a task that the service found too large. Raises TaskTooLargeError where it is to stay inline."""
+    if wanted.small or record.is_claim:
+        size = len(sending.body_of(record))
+        message = f"The queue refused a body of {size} bytes ({error}): leave `_small_task` out."
+        raise TaskTooLargeError(message, size=size) from error
+    return claimed(record, envelope.decode(record.envelope, config.signer), store, config)
 
 
 def _enqueue_natively(task: Task, store: TaskStore | None, config: Config) -> TaskHandle:
@@ -115,10 +135,7 @@ def _enqueue_natively(task: Task, store: TaskStore | None, config: Config) -> Ta
     try:
         return _add_natively(record, task, store, config)
     except TaskSizeRefusedError as error:
-        if task.options.small or record.is_claim:
-            raise TaskTooLargeError(f"{error} Leave `_small_task` out.", size=len(record.envelope)) from error
-        sealed = envelope.decode(record.envelope, config.signer)
-        return _add_natively(claimed(record, sealed, store, config), task, store, config)
+        return _add_natively(_claimed(record, task.options, store, config, error), task, store, config)
 
 
 def _add_natively(record: TaskRecord, task: Task, store: TaskStore | None, config: Config) -> TaskHandle:

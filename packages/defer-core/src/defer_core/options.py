@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 from . import clock
@@ -38,10 +39,26 @@ def split(func: Callable[..., Any], kwargs: dict[str, Any], config: Config) -> t
             if key.startswith("_"):
                 _check_taken(func, key)
             rest[key] = value
-    return (parse(given, config) if given else _DEFAULT), rest
+    if not given:
+        return _DEFAULT, rest
+    return (_steady(**given) if given.keys() <= _STEADY else parse(given, config)), rest
 
 
 _DEFAULT = TaskOptions()
+_STEADY = frozenset({"_queue", "_small_task", "_transactional", "_using", "_target", "_service", "_version"})
+"""Options that mean the same at each call, and are mostly the same at each."""
+
+
+def _steady(**given: Any) -> TaskOptions:
+    try:
+        return _remembered(**given)
+    except TypeError:  # bad values, and those that cannot be hashed
+        return parse(given, Config())
+
+
+@lru_cache(maxsize=256, typed=True)
+def _remembered(**given: Any) -> TaskOptions:
+    return parse(given, Config())
 
 
 def _check_taken(func: Callable[..., Any], key: str) -> None:

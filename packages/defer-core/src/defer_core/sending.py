@@ -17,6 +17,7 @@ from .errors import (
     TransportRefusedError,
     TransportUnavailableError,
 )
+from .frozen import made
 from .handle import Status, TaskHandle
 from .record import State, TaskRecord
 from .sealing import claimed
@@ -31,7 +32,7 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 60.0, 600.0
 
 def message(record: TaskRecord) -> Message:
     """A record as the queue gets it."""
-    return Message(body=body_of(record), routing=record.routing)
+    return made(Message, body=body_of(record), routing=record.routing)
 
 
 def body_of(record: TaskRecord) -> bytes:
@@ -107,7 +108,9 @@ def send_after_commit(record: TaskRecord, store: TaskStore, config: Config, hand
 def was_sent(record: TaskRecord, store: TaskStore, handle: TaskHandle) -> None:
     """An inline record may go with a later put; a claimed one stays for its run."""
     handle.status = Status.SENT
-    if not record.is_claim:
+    if record.is_claim:
+        handle.payload = body_of(record)  # which was inline, if the service found it too large
+    else:
         store.forgotten.add(record.id)
 
 

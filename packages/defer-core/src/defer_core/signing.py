@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 from .errors import ConfigError, SignatureError, UnknownKeyError
@@ -24,10 +25,13 @@ class Key:
 
     def mac(self, *parts: bytes) -> bytes:
         """The MAC of the concatenated parts."""
-        digest = blake2b(key=self.material, digest_size=MAC_SIZE)
-        for part in parts:
-            digest.update(part)
+        digest = self._keyed.copy()
+        digest.update(b"".join(parts))
         return digest.digest()
+
+    @cached_property
+    def _keyed(self) -> blake2b:
+        return blake2b(key=self.material, digest_size=MAC_SIZE)
 
 
 def derive(secret: str | bytes) -> Key:

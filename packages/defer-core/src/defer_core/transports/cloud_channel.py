@@ -86,6 +86,7 @@ class Connection:
     def __init__(self, host: str, token: Token, *, secure: bool, root_certificates: bytes | None = None) -> None:
         import grpc
 
+        self.Error: type[Exception] = grpc.RpcError
         options = (("grpc.primary_user_agent", "defer"), ("grpc.max_receive_message_length", -1))
         if secure:
             self._channel = grpc.secure_channel(host, grpc.ssl_channel_credentials(root_certificates), options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -54,6 +53,8 @@ class Target:
     """Whose OIDC token an HTTP target gets; None is none."""
     audience: str | None = None
     """For whom the token is; None is the target's origin."""
+    on_cloud_run: bool = False
+    """Whether this process runs where a path leads nowhere."""
 
     def queue(self, name: str) -> str:
         """The full name of a queue."""
@@ -62,12 +63,11 @@ class Target:
 
 def build(message: Message, target: Target) -> Any:
     """The CreateTaskRequest of a message. Raises TransportRefusedError for a deadline that the target does not have."""
-    request = protobuf().CreateTaskRequest()
-    routing = message.routing
-    request.parent = target.queue(routing.queue)
+    request, routing = protobuf().CreateTaskRequest(), message.routing
+    queue = request.parent = target.queue(routing.queue)
     task = request.task
     if routing.name is not None:
-        task.name = f"{request.parent}/tasks/{routing.name}"
+        task.name = f"{queue}/tasks/{routing.name}"
     if routing.eta is not None:
         task.schedule_time.FromMicroseconds(round(routing.eta * 1e6))
     url = routing.url or "/_ah/queue/deferred"
@@ -97,7 +97,7 @@ def _set_http(request: Any, url: str, message: Message, target: Target) -> None:
 
 
 def _set_app_engine(request: Any, path: str, message: Message, target: Target) -> None:
-    if "K_SERVICE" in os.environ:
+    if target.on_cloud_run:
         raise TransportRefusedError(
             f"The task goes to the path {path!r}, which is an App Engine target, and this is Cloud Run: "
             'configure `url` as an absolute URL, or transport_options={"base_url": "https://..."}.'

@@ -66,6 +66,7 @@ class CloudTasksTransport(Transport):
             version=version or (None if service else pinned.get("GAE_VERSION")),
             service_account_email=service_account_email or environ.get("CLOUD_TASKS_SERVICE_ACCOUNT"),
             audience=audience or environ.get("CLOUD_TASKS_AUDIENCE"),
+            on_cloud_run="K_SERVICE" in environ,
         )
         self._connections = PerProcess(self._connect)
 
@@ -103,12 +104,10 @@ class CloudTasksTransport(Transport):
     # --- one try ------------------------------------------------------------------------------------------------------
 
     def _once(self, request: Any) -> Answer:
-        import grpc
-
         connection = self._connections.get()
         try:
             task = connection.create_task(request, self._timeout, connection.metadata(request.parent))
-        except grpc.RpcError as error:
+        except connection.Error as error:
             return from_rpc(error, request)
         return short_name(task.name)
 
