@@ -238,15 +238,34 @@ def test_a_task_that_the_service_finds_too_large_is_sent_as_a_claim(store: Memor
     with in_memory(transport=transport, store=store):
         handle = defer(note, "data")
         assert handle.was_enqueued and transport.sends == 2
-        assert decode(unwrap(transport.queued()[0].message.body)).claim is not None
+        body = transport.queued()[0].message.body
+        assert decode(unwrap(body)).claim is not None and handle.payload == body
         defer(note, "other")  # carries the deletes of what was sent inline, and this was not
         drain()
     assert calls == [(("data",), {}), (("other",), {})] and len(store.records) == 1
 
 
 def test_a_small_task_that_the_service_finds_too_large_raises(store: MemoryStore) -> None:
-    with in_memory(transport=Faulty(TaskSizeRefusedError()), store=store), pytest.raises(TaskTooLargeError):
-        defer(note, _small_task=True)
+    with in_memory(transport=Faulty(TaskSizeRefusedError()), store=store):
+        with pytest.raises(TaskTooLargeError, match="_small_task") as caught:
+            defer(note, _small_task=True)
+        assert caught.value.size > 0 and store.records == {}
+
+
+def test_also_a_task_that_was_to_leave_no_record_becomes_a_claim_there(store: MemoryStore) -> None:
+    transport = Faulty(TaskSizeRefusedError("Task size too large"))
+    calls.clear()
+    with in_memory(transport=transport, store=store, store_policy="when-large"):
+        handle = defer(note, "data")
+        assert handle.record_id in store.records and handle.size == len(transport.queued()[0].message.body)
+        drain()
+    assert calls == [(("data",), {})] and store.records == {}
+
+
+def test_what_people_see_of_a_task_leaves_its_content_out(store: MemoryStore) -> None:
+    with in_memory(store=store):
+        handle = defer(note, "a secret")
+    assert "a secret" not in repr(handle) and "a secret" not in repr(store.records)
 
 
 def test_the_policy_when_large_stores_only_what_it_must(store: MemoryStore) -> None:

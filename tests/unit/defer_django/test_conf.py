@@ -101,5 +101,5 @@ def test_the_url_is_the_handlers_where_the_project_has_one() -> None:
 
 
 def test_bad_values_are_said_at_once() -> None:
-    with override_settings(DEFER={"INLINE_LIMIT": 3}), pytest.raises(ConfigError, match="inline_limit"):
+    with override_settings(DEFER={"INLINE_LIMIT": -3}), pytest.raises(ConfigError, match="inline_limit"):
         current()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import StrEnum
 
@@ -27,7 +27,7 @@ class TaskHandle:
 
     routing: Routing
     """Where and when it goes."""
-    payload: bytes
+    payload: bytes = field(repr=False)
     """The body as sent."""
     record_id: str | None = None
     """The record's id; None for a task that left none."""

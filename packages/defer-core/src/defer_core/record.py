@@ -26,9 +26,9 @@ class TaskRecord:
 
     id: str
     """32 hexadecimal digits, random; the task's name in its queue is derived from it."""
-    envelope: bytes
+    envelope: bytes = field(repr=False)
     """The envelope as it travels: with the payload, or with a Claim of the payload beside it."""
-    payload: bytes | None = None
+    payload: bytes | None = field(default=None, repr=False)
     """The payload that the envelope claims; None where it is inline."""
     routing: Routing = field(default_factory=Routing)
     """Where and when the task goes."""
