@@ -31,6 +31,8 @@ from defer_core.record import State
 from defer_core.sweep import sweep
 from defer_core.testing import MemoryTransport, drain, run_one
 from defer_django.conf import default_timezone
+from defer_django.store import DjangoTaskStore
+from defer_iteration import queryset_rows
 from defer_iteration.models import Iteration, Shard
 from defer_iteration.store_django import DjangoIterationStore
 
@@ -105,6 +107,19 @@ def commit_fails_once(when):
     return mock.patch.object(connection, "commit", commit_or_fail)
 
 
+def put_fails_once(name):
+    """The next task whose name has that part cannot be stored."""
+    put, failed = DjangoTaskStore.put, []
+
+    def put_or_fail(self, records, forget=()):
+        if not failed and any(name in (record.routing.name or "") for record in records):
+            failed.append(True)
+            raise DatabaseError("the connection was lost")
+        put(self, records, forget)
+
+    return mock.patch.object(DjangoTaskStore, "put", put_or_fail)
+
+
 # --- defer ------------------------------------------------------------------------------------------------------------
 
 
@@ -164,10 +179,17 @@ def test_16_relation_caches_are_left_behind_at_any_depth_and_stay_with_the_calle
     assert "tags" in book._prefetched_objects_cache
 
 
-def test_17_a_small_defer_costs_one_insert_at_most():
-    with CaptureQueriesContext(connection) as queries:
+def test_17_a_small_defer_costs_one_insert_at_most_and_nothing_once_it_is_sent(queue):
+    send, before_sending = queue.send, []
+
+    def note_and_send(message):
+        before_sending.append(len(queries))
+        return send(message)
+
+    with CaptureQueriesContext(connection) as queries, mock.patch.object(queue, "send", note_and_send):
         for number in range(10):
             defer(tasks.note, number)
+            assert len(queries) == before_sending[-1]
     told = [each["sql"].split()[0] for each in queries if each["sql"].split()[0] in ("INSERT", "DELETE", "UPDATE")]
     assert told.count("INSERT") == 10
     assert told.count("UPDATE") == 0
@@ -196,7 +218,8 @@ def test_19_a_header_that_anybody_can_send_runs_and_unpickles_nothing():
 # --- iterations -------------------------------------------------------------------------------------------------------
 
 
-def test_02_a_callback_that_changes_the_filtered_field_skips_no_row():
+def test_02_a_callback_that_changes_the_filtered_field_skips_no_row(monkeypatch):
+    monkeypatch.setattr(queryset_rows, "PAGE", 100)
     make_rows(2500)
     iterate(Row.objects.filter(done=False))
     process_task_queues()
@@ -237,10 +260,27 @@ def test_05_an_error_at_the_last_commit_does_not_lose_finalize(queue):
     assert set(tasks.rows()) == set(range(25))
 
 
+def test_05_an_error_when_finalize_is_to_be_enqueued_leaves_the_shard_to_be_done_again(queue):
+    make_rows()
+    iterate(_shards=2)
+    with put_fails_once("finalize"):
+        drain(queue, max_attempts=5)
+    assert tasks.finalized() == 1
+    assert set(tasks.rows()) == set(range(25))
+
+
 def test_06_an_error_at_the_commit_of_the_plan_leaves_no_count_too_high(queue):
     make_rows()
     iterate()
     with commit_fails_once(lambda: Shard.objects.exists()):
+        drain(queue, max_attempts=5)
+    assert_complete()
+
+
+def test_06_an_error_when_the_shards_are_to_be_enqueued_leaves_no_count_too_high(queue):
+    make_rows()
+    iterate()
+    with put_fails_once("-0-"):
         drain(queue, max_attempts=5)
     assert_complete()
 
@@ -266,6 +306,26 @@ def test_08_a_planner_that_is_delivered_again_runs_nothing_twice(queue):
         execute(plan.message.body, Delivery(task_name=plan.name))
     process_task_queues()
     execute(plan.message.body, Delivery(task_name=plan.name))
+    process_task_queues()
+    assert_complete()
+
+
+def test_08_a_planner_that_is_overtaken_by_its_duplicate_writes_nothing(queue):
+    """While the one is about to write its shards, the other does so entirely; both have seen a new iteration."""
+    make_rows()
+    iterate()
+    (task,) = queue.queued()
+    plan, nested = DjangoIterationStore.plan, []
+
+    def plan_after_the_other(self, *args, **kwargs):
+        if not nested:
+            nested.append("begun")
+            nested.append(execute(task.message.body, Delivery(task_name=task.name)))
+        return plan(self, *args, **kwargs)
+
+    with mock.patch.object(DjangoIterationStore, "plan", plan_after_the_other):
+        assert execute(task.message.body, Delivery(task_name=task.name)) is Outcome.DONE
+    assert nested == ["begun", Outcome.DONE]
     process_task_queues()
     assert_complete()
 
@@ -384,6 +444,7 @@ def test_22_two_shards_that_end_at_once_are_both_counted(queue):
         if not nested:
             nested.append("begun")
             nested.append(execute(second.message.body, Delivery(task_name=second.name)))
+            assert not Iteration.objects.filter(state="finalizing").exists()
         return complete(self, *args, **kwargs)
 
     with mock.patch.object(DjangoIterationStore, "complete", complete_after_the_other):
@@ -391,6 +452,18 @@ def test_22_two_shards_that_end_at_once_are_both_counted(queue):
     assert nested == ["begun", Outcome.DONE]
     process_task_queues()
     assert_complete(2)
+
+
+def test_22_a_shard_that_ends_locks_the_iteration_before_all_else(queue):
+    make_rows(2)
+    iterate(_shards=1)
+    run_one(queue.queued()[0], queue)
+    (shard,) = queue.queued()
+    with CaptureQueriesContext(connection) as queries:
+        execute(shard.message.body, Delivery(task_name=shard.name))
+    tables = [model._meta.db_table for model in (Iteration, Shard)]
+    updated = [table for each in queries for table in tables if each["sql"].startswith(f'UPDATE "{table}"')]
+    assert updated == [Shard._meta.db_table, *tables, Iteration._meta.db_table]  # claimed; locked, done, finalizing
 
 
 def test_23_a_killed_shard_goes_on_from_its_last_checkpoint(queue):
