@@ -130,7 +130,7 @@ def _check_runs(func: Any) -> None:
     """Raises CallableError for a function whose call would only make a coroutine or a generator, and run nothing."""
     while type(func) is functools.partial:
         func = func.func
-    code = _code_of(func) or _code_of(getattr(type(func), "__call__", None))
+    code = _code_of(func) or _code_of(getattr(type(func), "__call__", None))  # noqa: B004 (its code is wanted)
     if isinstance(code, types.CodeType) and code.co_flags & _NEVER_RUNS:
         kind = "generator" if code.co_flags & inspect.CO_GENERATOR else "coroutine"
         raise CallableError(
