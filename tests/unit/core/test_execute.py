@@ -315,6 +315,15 @@ def test_legacy_pickles_run_only_where_accepted(store: MemoryStore) -> None:
         assert execute(body, replace(DELIVERY, require_signature=True)) is Outcome.PERMANENT
 
 
+def test_what_no_project_means_is_refused_in_legacy_pickles_too(store: MemoryStore) -> None:
+    for call in ((os.system, ("true",), {}), (note, (os.system,), {})):
+        with in_memory(store=store, accept_legacy_pickles=True):
+            assert execute(pickle.dumps(call, 2), DELIVERY) is Outcome.PERMANENT
+    assert calls == [] and all("system may not be" in each.last_error for each in dead(store))
+    with in_memory(store=store, accept_legacy_pickles=True, forbidden_callables=[]):
+        assert execute(pickle.dumps((note, (os.system,), {}), 2), DELIVERY) is Outcome.DONE
+
+
 def test_a_permanent_failure_of_a_legacy_task_is_kept_as_it_came(store: MemoryStore) -> None:
     body = pickle.dumps((fail, ("permanent",), {}), 2)
     with in_memory(store=store, accept_legacy_pickles=True):

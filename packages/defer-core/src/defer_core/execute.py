@@ -192,7 +192,7 @@ def _open_legacy(body: bytes, delivery: Delivery, config: Config) -> Opened:
         raise DecodeError("The body is no task of defer. (Pickles of older libraries need `accept_legacy_pickles`.)")
     if delivery.require_signature:
         raise SignatureError("This door needs a signed task, and pickles of older libraries are not.")
-    func, args, kwargs = legacy.load(body)
+    func, args, kwargs = legacy.load(body, config.policy)
     return Opened(func=func, args=args, kwargs=kwargs, sealed=envelope.Envelope())
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Callable
 from typing import Any
 
-from .errors import CallableNotFoundError, DecodeError, PermanentTaskFailure
+from .errors import CallableNotFoundError, DecodeError, DeferError, PermanentTaskFailure
+from .pickling import Unpickler
+from .policy import Policy
 
 GOOGLE = "google.appengine.ext.deferred.deferred"
 """The module of Google's `deferred` whose functions its bodies name."""
 
 
-def load(body: bytes) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """The call in a legacy body. Raises CallableNotFoundError or DecodeError."""
+def load(body: bytes, policy: Policy) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """The call in a legacy body. Raises CallableNotFoundError, CallableForbiddenError or DecodeError."""
     try:
-        func, args, kwargs = _Unpickler(io.BytesIO(body)).load()
+        func, args, kwargs = _Unpickler(io.BytesIO(body), policy).load()
+    except DeferError:
+        raise
     except (ImportError, AttributeError) as error:
         raise CallableNotFoundError(f"The legacy task names something that is not here: {error}") from error
     except Exception as error:
@@ -26,16 +29,16 @@ def load(body: bytes) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, An
     return func, tuple(args), dict(kwargs)
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(Unpickler):
     """Needs Google's SDK for what only that can do."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == GOOGLE and name == "invoke_member":
+        if (module, name) == (GOOGLE, "invoke_member"):
             return invoke_member
         try:
             return super().find_class(module, name)
-        except ImportError:
-            if module == GOOGLE and name == "run_from_datastore":
+        except CallableNotFoundError:
+            if (module, name) == (GOOGLE, "run_from_datastore"):
                 return run_from_datastore
             raise
 

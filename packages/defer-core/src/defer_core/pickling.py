@@ -47,7 +47,9 @@ class _Pickler(pickle.Pickler):
         return revive, (how.name, plain)
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle.Unpickler):
+    """Makes nothing of what may not be called."""
+
     def __init__(self, file: io.BytesIO, policy: Policy) -> None:
         super().__init__(file)
         self._policy = policy
@@ -91,7 +93,7 @@ def _check_loads(value: BaseException, data: bytes, policy: Policy) -> None:
 def loads(data: bytes, policy: Policy) -> Any:
     """The value of a pickle. Raises CallableNotFoundError, CallableForbiddenError or UnknownTypeError."""
     try:
-        return _Unpickler(io.BytesIO(data), policy).load()
+        return Unpickler(io.BytesIO(data), policy).load()
     except DeferError:
         raise
     except Exception as error:

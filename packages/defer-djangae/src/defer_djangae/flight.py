@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any
 
 from defer_core import current_delivery, defer
-from defer_core.errors import PermanentTaskFailure, SingularTaskFailure
+from defer_core.config import current
+from defer_core.errors import DecodeError, PermanentTaskFailure, SingularTaskFailure
 
 log = logging.getLogger("defer")
 
@@ -141,7 +142,10 @@ def run_from_datastore(deferred_task_id: int) -> None:
         raise PermanentTaskFailure(
             f"Row {deferred_task_id} of {StoredTask._meta.db_table} is gone: it has run, or never was."
         )
-    func, args, kwargs = load(bytes(stored.data))
+    try:
+        func, args, kwargs = load(bytes(stored.data), current().policy)
+    except DecodeError as error:
+        raise PermanentTaskFailure(str(error)) from error
     func(*args, **kwargs)
     stored.delete()
 
