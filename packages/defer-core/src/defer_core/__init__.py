@@ -10,14 +10,18 @@ from .delivery import Delivery, current_delivery
 from .enqueue import adefer, defer, enqueue
 from .errors import (
     BulkSendError,
+    CallableError,
+    CallableForbiddenError,
     ConfigError,
     DeferError,
     NotInTransactionError,
+    OptionError,
     PayloadTooLargeError,
     PermanentTaskFailure,
     SingularTaskFailure,
     TaskAlreadyExistsError,
     TaskTooLargeError,
+    TransportError,
     UnserializableError,
 )
 from .execute import Outcome, execute
@@ -29,11 +33,14 @@ from .task import RetryOptions, Routing, Task, TaskOptions
 __all__ = [
     "BulkSendError",
     "Call",
+    "CallableError",
+    "CallableForbiddenError",
     "Config",
     "ConfigError",
     "DeferError",
     "Delivery",
     "NotInTransactionError",
+    "OptionError",
     "Outcome",
     "PayloadTooLargeError",
     "PermanentTaskFailure",
@@ -46,6 +53,7 @@ __all__ = [
     "TaskHandle",
     "TaskOptions",
     "TaskTooLargeError",
+    "TransportError",
     "UnserializableError",
     "__version__",
     "adefer",

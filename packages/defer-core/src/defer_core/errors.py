@@ -154,7 +154,3 @@ class UnknownTypeError(NotYetReadableError):
 
 class StoreNotConfiguredError(NotYetReadableError):
     """The task's payload is in a store that this process has no configuration for."""
-
-
-class StaleLeaseError(DeferError):
-    """Somebody else has taken this record since."""
