@@ -80,21 +80,15 @@ def test_the_middleware_is_asynchronous_where_the_rest_is():
 
 
 def test_without_the_middleware_the_remedy_is_named():
-    import threading
+    assert seen() == [False, False, None, None, None, None]  # what a request has left behind is no middleware
+    with override_settings(MIDDLEWARE=[]), pytest.raises(ImproperlyConfigured, match="TaskEnvironmentMiddleware"):
+        environment.is_in_task()
 
-    said = []
 
-    def ask():  # a thread in which no middleware has ever run
-        try:
-            environment.is_in_task()
-        except ImproperlyConfigured as error:
-            said.append(str(error))
-
-    with override_settings(MIDDLEWARE=[]):
-        thread = threading.Thread(target=ask)
-        thread.start()
-        thread.join()
-    assert "djangae.tasks.middleware.TaskEnvironmentMiddleware" in said[0]
+def test_a_request_within_a_request_leaves_the_outer_one_as_it_was():
+    with environment.of_request(HEADERS):
+        seen(HTTP_X_APPENGINE_TASKNAME="t2")
+        assert environment.task_name() == "t1"
 
 
 def ask(decorator, user=None, **meta):
