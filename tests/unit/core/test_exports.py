@@ -7,7 +7,8 @@ import defer_core
 NAMES = """
 BulkSendError Call CallableError CallableForbiddenError Config ConfigError DeferError Delivery NotInTransactionError
 OptionError Outcome PayloadTooLargeError PermanentTaskFailure RetryOptions Routing SingularTaskFailure Status Task
-TaskAlreadyExistsError TaskHandle TaskOptions TaskTooLargeError TransportError UnserializableError __version__ adefer configure current_delivery defer defer_many enqueue execute
+TaskAlreadyExistsError TaskHandle TaskOptions TaskTooLargeError TransportError UnserializableError
+__version__ adefer configure current_delivery defer defer_many enqueue execute
 install_signal_handlers is_stopping register_type run_envelope
 """.split()
 
