@@ -12,17 +12,15 @@ from unittest import mock
 from defer_core import dead, sending
 from defer_core.record import TaskRecord
 from defer_core.stores.memory import MemoryStore, _Transaction
-from defer_iteration import attempt, finalize, job, shard_run
+from defer_iteration import attempt, finalize, job, rules, shard_run
 from defer_iteration.base import Completion
 from defer_iteration.errors import FenceLostError
 from defer_iteration.iteration import IterationState
 from defer_iteration.shard import Shard
 from defer_iteration.store_memory import (
     _ITERATIONS,
-    _QUARANTINED,
     _SHARDS,
     MemoryIterationStore,
-    _quarantine_key,
     _shard_key,
 )
 
@@ -123,15 +121,10 @@ OF_TASKS: dict[str, Mutant] = {
 def no_fence() -> Iterator[None]:
     """A checkpoint does not ask whether a newer attempt has taken over."""
 
-    def mutated(self: MemoryIterationStore, shard: Shard, quarantine: Sequence[Any]) -> bool:
-        now = self._locked(_SHARDS, _shard_key(shard.iteration_id, shard.index))
-        if now is None or now.done or now.generation != shard.generation:
-            return False
-        self._write(shard)
-        self.tasks.write_rows(_QUARANTINED, {_quarantine_key(row): row for row in quarantine})
-        return True
+    def mutated(now: Shard, attempt: Shard) -> bool:
+        return not now.done and now.generation == attempt.generation
 
-    with mock.patch.object(MemoryIterationStore, "_save", mutated):
+    with mock.patch.object(rules, "may_write", mutated):
         yield
 
 
@@ -158,20 +151,21 @@ def count_instead_of_set() -> Iterator[None]:
     def claimed(self: MemoryIterationStore, iteration_id: str, index: int, generation: int, **kwargs: Any) -> Any:
         shard = self.tasks.rows(_SHARDS).get(_shard_key(iteration_id, index))
         if shard is not None and shard.done:
-            self._write(replace(shard, done=False))
+            self.write(replace(shard, done=False))
         return claim(self, iteration_id, index, generation, **kwargs)
 
     def complete(self: MemoryIterationStore, shard: Shard, quarantine: Sequence[Any] = (), *, due: float) -> Completion:
         with self.transaction():
-            iteration = self._locked(_ITERATIONS, shard.iteration_id)
-            if iteration is None or not self._save(replace(shard, done=True), quarantine):
+            iteration = self.held_iteration(shard.iteration_id)
+            if iteration is None or not self._has(shard):
                 return Completion.LOST
+            self._save(replace(shard, done=True), quarantine)
             ended[iteration.id] += 1
             if iteration.state is not IterationState.RUNNING or ended[iteration.id] < len(self.shards(iteration.id)):
                 return Completion.OPEN
             for each in self.shards(iteration.id):
-                self._write(replace(each, done=True))
-            self._finish_set(iteration, due=due)
+                self.write(replace(each, done=True))
+            self.write(rules.finalizing(iteration, self.shards(iteration.id), due))
             return Completion.LAST
 
     with mock.patch.multiple(MemoryIterationStore, claim=claimed, complete=complete):
@@ -224,11 +218,12 @@ def plan_that_ignores_state() -> Iterator[None]:
         found = self.get(iteration_id)
         return found if found and (state is IterationState.NEW or found.state is state) else None
 
-    def planned(self: MemoryIterationStore, iteration_id: str, shards: Sequence[Shard], *, total: int | None) -> bool:
-        iteration = self.get(iteration_id)
-        if iteration is not None:
-            self._write(replace(iteration, state=IterationState.RUNNING, total=total), *shards)
-        return iteration is not None
+    def planned(self: MemoryIterationStore, iteration: Any, shards: Sequence[Shard], *, total: int | None) -> bool:
+        now = self.get(iteration.id)
+        if now is not None:
+            self.write(rules.planned(now, total))
+            self.add_shards(shards)
+        return now is not None
 
     with mock.patch.multiple(MemoryIterationStore, claim_whole=claim_whole, plan=planned):
         yield

@@ -67,9 +67,10 @@ def test_a_call_that_is_rolled_back_leaves_nothing(memory: Any) -> None:
 
 def two_shards(store: MemoryIterationStore) -> list[Shard]:
     """A running iteration of two open shards."""
-    store.create(Iteration(id="i", job=b""))
+    iteration = Iteration(id="i", job=b"")
+    store.create(iteration)
     shards = [Shard(iteration_id="i", index=index, range=KeyRange()) for index in range(2)]
-    store.plan("i", shards, total=2)
+    store.plan(iteration, shards, total=2)
     return shards
 
 

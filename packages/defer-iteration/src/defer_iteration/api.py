@@ -13,6 +13,7 @@ from defer_core.record import new_id
 from defer_core.task import TaskOptions
 
 from . import job as jobs
+from .base import IterationStore
 from .errors import IterationRefusedError
 from .handle import IterationHandle
 from .iteration import DEFAULT_MAX_ATTEMPTS, Iteration, IterationOptions
@@ -104,10 +105,13 @@ def start(
         due=now + grace(0),
     )
     if iteration_id is None or store.get(iteration_id) is None:
-        with store.transaction():
-            store.create(iteration)
-            schedule_plan(store, iteration)
+        store.transact(lambda: _create(store, iteration))
     return IterationHandle(id=iteration.id, alias=alias)
+
+
+def _create(store: IterationStore, iteration: Iteration) -> None:
+    store.create(iteration)
+    schedule_plan(store, iteration)
 
 
 def _checked(job: Job, wanted: IterationOptions, using: str | None) -> tuple[Job, str]:

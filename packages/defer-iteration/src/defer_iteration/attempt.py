@@ -21,6 +21,7 @@ from .errors import FenceLostError, TimeoutException
 from .iteration import Iteration, IterationState, QuarantinedRow
 from .job import Job, rows_of
 from .pace import Pace, delay
+from .rules import successor
 from .scheduling import schedule_finalize, schedule_shards
 from .shard import Key, Shard
 from .stalling import grace
@@ -148,7 +149,7 @@ class Attempt:
 
     def _checkpoint(self, shard: Shard, quarantine: Sequence[QuarantinedRow] = ()) -> bool:
         began = clock.now()
-        state = self.store.checkpoint(shard, quarantine)
+        state = self.store.transact(lambda: self.store.checkpoint(shard, quarantine))
         if state is None:
             raise self._lost()
         self.pace.checkpointed(began=began, ended=clock.now())
@@ -158,25 +159,30 @@ class Attempt:
 
     def _hand_over(self, shard: Shard, *, eta: float | None = None) -> bool:
         due = (clock.now() if eta is None else eta) + grace(0)
-        with self.store.transaction():
+
+        def work() -> IterationState | None:
             state = self.store.hand_over(replace(shard, due=due))
-            if state is None:
-                raise self._lost()
             if state is IterationState.RUNNING:
-                successor = replace(shard, generation=shard.generation + 1)
-                schedule_shards(self.store, self.iteration, [successor], eta=eta)
+                schedule_shards(self.store, self.iteration, [successor(shard)], eta=eta)
+            return state
+
+        state = self.store.transact(work)
+        if state is None:
+            raise self._lost()
         self._saved(shard)
         self._log("hands over" if state is IterationState.RUNNING else f"stops: {state}")
         return False
 
     def _complete(self, shard: Shard) -> bool:
-        with self.store.transaction():
+        def work() -> Completion:
             completion = self.store.complete(shard, due=clock.now() + grace(0))
-            if completion is Completion.LOST:
-                raise self._lost()
             iteration = self.store.get(shard.iteration_id) if completion is Completion.LAST else None
             if iteration is not None:
                 schedule_finalize(self.store, iteration)
+            return completion
+
+        if self.store.transact(work) is Completion.LOST:
+            raise self._lost()
         self._saved(shard)
         self._log("is done")
         return False
@@ -202,10 +208,13 @@ class Attempt:
         return self._checkpoint(replace(shard, position=key, attempts=0, failing=None), [row])
 
     def _fail(self, shard: Shard, key: Key) -> bool:
-        with self.store.transaction():
-            reason = f"The row {key!r} of shard {shard.index} has raised {shard.attempts} times: {shard.error}"
+        reason = f"The row {key!r} of shard {shard.index} has raised {shard.attempts} times: {shard.error}"
+
+        def work() -> None:
             self.store.control(shard.iteration_id, IterationState.FAILED, when=(IterationState.RUNNING,), reason=reason)
             self._checkpoint(shard)
+
+        self.store.transact(work)
         return False
 
     def _saved(self, shard: Shard) -> None:

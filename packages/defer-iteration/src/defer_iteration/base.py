@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from .iteration import Iteration, IterationState, QuarantinedRow
 from .shard import Shard, Stalled
+
+Result = TypeVar("Result")
 
 
 class Completion(Enum):
@@ -34,10 +36,18 @@ class IterationStore(ABC):
     """Which one of its kind: a database alias, the same as the TaskStore's."""
     supports_atomic: ClassVar[bool] = True
     """Whether callbacks can write in its transactions (`_atomic=True`)."""
+    page: ClassVar[int | None] = None
+    """Shards that one transaction can move, with their tasks; None is any number."""
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[Any]:
         """A transaction (or, inside one, a nested one), the TaskStore's and this store's at once."""
+
+    def transact(self, work: Callable[[], Result]) -> Result:
+        """Do `work` in a transaction, and return what it returns. Outside another one, `work` may be begun again where
+        somebody else's transaction was in its way."""
+        with self.transaction():
+            return work()
 
     @abstractmethod
     def in_transaction(self) -> bool:
@@ -47,9 +57,15 @@ class IterationStore(ABC):
     def create(self, iteration: Iteration) -> None:
         """Write a new iteration."""
 
+    def prepare(self, iteration: Iteration, shards: Sequence[Shard]) -> Sequence[Shard]:
+        """Write the shards of an iteration that is still `new` and in this generation ahead of `plan`, where they are
+        more than its transaction takes. Returns those that are left to `plan`: all, or none. Raises FenceLostError."""
+        return shards
+
     @abstractmethod
-    def plan(self, iteration_id: str, shards: Sequence[Shard], *, total: int | None) -> bool:
-        """Move from `new` to `running` and write the shards; False, and nothing written, if it was not `new`."""
+    def plan(self, iteration: Iteration, shards: Sequence[Shard], *, total: int | None) -> bool:
+        """Move from `new` to `running` and write the shards; False, and nothing written, if it is not `new`, or of
+        another generation by now."""
 
     @abstractmethod
     def claim(
@@ -60,8 +76,8 @@ class IterationStore(ABC):
 
     @abstractmethod
     def claim_whole(self, iteration_id: str, state: IterationState, *, due: Callable[[int], float]) -> Iteration | None:
-        """Note that the plan (`new`) or finalize (`finalizing`) of an iteration is being attempted; None in another
-        state."""
+        """Note that the plan (`new`) or finalize (`finalizing`) of an iteration is being attempted, in a generation of
+        its own; None in another state."""
 
     @abstractmethod
     def checkpoint(self, shard: Shard, quarantine: Sequence[QuarantinedRow] = ()) -> IterationState | None:
@@ -93,16 +109,20 @@ class IterationStore(ABC):
         `finalizing` where no shard is open: the iteration has a new generation then."""
 
     @abstractmethod
-    def reopen(self, iteration_id: str, *, due: float) -> builtins.list[Shard]:
-        """Move every open shard to its next generation, with no failures and no wakes. Returns them as they are now."""
+    def reopen(
+        self, iteration_id: str, *, due: float, after: int = -1, limit: int | None = None
+    ) -> builtins.list[Shard]:
+        """Move open shards, those with an index beyond `after`, to their next generation, with no failures and no
+        wakes. Returns them by index, as they are now."""
 
     @abstractmethod
     def stalled(self, *, now: float, limit: int) -> builtins.list[Stalled]:
         """Plans, finalizes, and open shards of running iterations, with `due <= now`, the longest stalled first."""
 
     @abstractmethod
-    def wake(self, stalled: Stalled, *, due: float) -> bool:
-        """Move what stalled to its next generation, if it still is as it was; counts the wake."""
+    def wake(self, stalled: Stalled, *, due: float) -> Iteration | Shard | None:
+        """Move what stalled to its next generation, if it still is as it was, and count the wake. Returns it as it is
+        now, or None."""
 
     @abstractmethod
     def get(self, iteration_id: str) -> Iteration | None:
@@ -124,6 +144,9 @@ class IterationStore(ABC):
     def settle_quarantined(self, row: QuarantinedRow, *, error: str | None) -> None:
         """Delete a quarantined row whose call has succeeded (error None), or note the new error and one more
         attempt."""
+
+    def clear(self, iteration_id: str) -> None:  # noqa: B027
+        """Delete what belongs to an iteration ahead of `delete`, where it is more than its transaction takes."""
 
     @abstractmethod
     def delete(self, iteration_id: str) -> None:

@@ -19,7 +19,9 @@ log = logging.getLogger("defer")
 def run_finalize(alias: str, iteration_id: str) -> None:
     """The task: calls `finalize`, and records that it has succeeded. One that is recorded already is nothing to do."""
     store, until = store_on(alias), deadline()
-    iteration = store.claim_whole(iteration_id, IterationState.FINALIZING, due=lambda wakes: until + grace(wakes))
+    iteration = store.transact(
+        lambda: store.claim_whole(iteration_id, IterationState.FINALIZING, due=lambda wakes: until + grace(wakes))
+    )
     if iteration is None:
         log.info("Iteration %s has nothing to finalize.", iteration_id)
         return
@@ -37,9 +39,15 @@ def run_finalize(alias: str, iteration_id: str) -> None:
 
 def record_success(store: IterationStore, iteration: Iteration) -> None:
     """Finalize has succeeded: the marker is kept, or deleted if that was asked and no row is quarantined."""
-    with store.transaction():
+    if iteration.options.delete_marker and not store.quarantined(iteration.id):
+        store.clear(iteration.id)
+
+    def work() -> bool:
         if store.control(iteration.id, IterationState.DONE, when=(IterationState.FINALIZING,)) is None:
-            return
+            return False
         if iteration.options.delete_marker and not store.quarantined(iteration.id):
             store.delete(iteration.id)
-    log.info("Iteration %s (%s) is done.", iteration.id, iteration.label)
+        return True
+
+    if store.transact(work):
+        log.info("Iteration %s (%s) is done.", iteration.id, iteration.label)

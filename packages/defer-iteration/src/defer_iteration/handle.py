@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,13 +10,14 @@ from defer_core import clock
 from .base import IterationStore
 from .errors import UnknownIterationError
 from .iteration import Iteration, IterationState, QuarantinedRow
-from .scheduling import schedule_finalize, schedule_plan, schedule_quarantined, schedule_shards
+from .opening import open_shards
+from .rules import STOPPED, merged
+from .scheduling import schedule_finalize, schedule_plan, schedule_quarantined
 from .shard import Shard
 from .stalling import grace
 from .stores import store_on
 
 _LIVE = (IterationState.NEW, IterationState.RUNNING)
-_STOPPED = (IterationState.PAUSED, IterationState.HELD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,49 +57,52 @@ class IterationHandle:
         """How far it has come. Raises UnknownIterationError once its marker is deleted."""
         iteration = self._iteration()
         shards = self._store.shards(self.id)
-        counters: Counter[str] = Counter()
-        for shard in shards:
-            counters.update(shard.counters)
         return Progress(
             state=iteration.state,
             reason=iteration.reason,
             rows=sum(shard.rows for shard in shards),
             total=iteration.total,
             shards=shards,
-            counters=counters,
+            counters=merged(shard.counters for shard in shards),
             quarantined=self._store.quarantined(self.id),
         )
 
     def pause(self) -> bool:
         """Let it stand still, from the next checkpoints at the latest. False if it was not under way."""
-        return self._store.control(self.id, IterationState.PAUSED, when=_LIVE) is not None
+        return self._control(IterationState.PAUSED, when=_LIVE)
 
     def resume(self) -> bool:
         """Let a paused or held iteration go on, at once. False if it did not stand still."""
+        return self._store.transact(self._resume)
+
+    def _resume(self) -> bool:
         store, due = self._store, clock.now() + grace(0)
-        with store.transaction():
-            if store.control(self.id, IterationState.RUNNING, when=_STOPPED, due=due) is None:
-                return False
-            iteration = self._iteration()
-            if iteration.state is IterationState.NEW:
-                schedule_plan(store, iteration)
-            elif iteration.state is IterationState.FINALIZING:
-                schedule_finalize(store, iteration)
-            else:
-                schedule_shards(store, iteration, store.reopen(self.id, due=due))
+        if store.control(self.id, IterationState.RUNNING, when=STOPPED, due=due) is None:
+            return False
+        iteration = self._iteration()
+        if iteration.state is IterationState.NEW:
+            schedule_plan(store, iteration)
+        elif iteration.state is IterationState.FINALIZING:
+            schedule_finalize(store, iteration)
+        else:
+            open_shards(store, iteration)
         return True
 
     def cancel(self) -> bool:
         """Stop it for good; `finalize` will not run. False if it was over, or finalizing."""
-        return self._store.control(self.id, IterationState.CANCELLED, when=(*_LIVE, *_STOPPED)) is not None
+        return self._control(IterationState.CANCELLED, when=(*_LIVE, *STOPPED))
+
+    def _control(self, to: IterationState, *, when: Sequence[IterationState]) -> bool:
+        store = self._store
+        return store.transact(lambda: store.control(self.id, to, when=when)) is not None
 
     def retry_quarantined(self) -> int:
         """Call the quarantined rows again, in a task. Returns how many there are."""
         store = self._store
         number = len(store.quarantined(self.id))
         if number:
-            with store.transaction():
-                schedule_quarantined(store, self._iteration())
+            iteration = self._iteration()
+            store.transact(lambda: schedule_quarantined(store, iteration))
         return number
 
     def _iteration(self) -> Iteration:

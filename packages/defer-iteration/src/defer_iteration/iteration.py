@@ -101,7 +101,7 @@ class Iteration:
     reason: str = ""
     """Why it is held or failed."""
     generation: int = 0
-    """Counts the tasks that planned or finalized it; every new one has a new name."""
+    """Counts the tasks that plan or finalize it, and their attempts; every new task has a new name."""
     due: float = 0.0
     """When its plan or finalize counts as stalled, in seconds since the epoch."""
     wakes: int = 0

@@ -93,11 +93,7 @@ def _is_young(iteration: Iteration) -> bool:
 
 def hold(store: IterationStore, iteration: Iteration, reason: str) -> None:
     """Let an iteration stand still until a person has mended something."""
-    held = store.control(
-        iteration.id,
-        IterationState.HELD,
-        when=(IterationState.NEW, IterationState.RUNNING, IterationState.FINALIZING),
-        reason=reason,
-    )
+    live = (IterationState.NEW, IterationState.RUNNING, IterationState.FINALIZING)
+    held = store.transact(lambda: store.control(iteration.id, IterationState.HELD, when=live, reason=reason))
     if held is not None:
         log.error("Iteration %s (%s) is held: %s", iteration.id, iteration.label, reason)

@@ -33,7 +33,7 @@ class Shard(models.Model):
     """One range of an iteration; no foreign key, so that it is the same on Datastore."""
 
     id = models.CharField(primary_key=True, max_length=48)
-    iteration = models.CharField(max_length=32)
+    iteration = models.CharField(max_length=32, db_index=True)
     index = models.IntegerField()
     range = models.BinaryField()
     generation = models.IntegerField(default=0)
@@ -49,7 +49,8 @@ class Shard(models.Model):
     done = models.BooleanField(default=False)
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["iteration", "done", "due"], name="defer_shard_due")]
+        # what comes first is what Datastore can be asked for
+        indexes: ClassVar = [models.Index(fields=["done", "iteration", "due"], name="defer_shard_due")]
 
     def __str__(self) -> str:
         return f"{self.iteration}, shard {self.index}: {self.rows} rows"

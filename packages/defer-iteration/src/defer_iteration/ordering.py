@@ -68,6 +68,8 @@ def ordering_of(queryset: QuerySet[Any], order_field: str) -> Ordering:
     if order_field in ("pk", options.pk.name, options.pk.attname):
         return Ordering()
     if order_field in queryset.query.annotations:
+        if order_field not in queryset.query.annotation_select:
+            raise IterationRefusedError(f"order_field is {order_field!r}, an alias(): make it an annotate().")
         return Ordering(field=order_field, nullable=True, attribute=order_field)
     try:
         path, field, _, rest = queryset.query.names_to_path(order_field.split("__"), options)

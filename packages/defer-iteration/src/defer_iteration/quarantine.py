@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from functools import partial
 
 from defer_core import clock
 
@@ -31,8 +32,7 @@ def run_quarantined(alias: str, iteration_id: str, after: int = 0) -> None:
     rows, kept = rows_of(job, iteration.options), after
     for number, row in enumerate(store.quarantined(iteration_id)[after:]):
         if number and clock.now() >= until - LEAST_BUFFER:
-            with store.transaction():
-                schedule_quarantined(store, iteration, after=kept)
+            store.transact(partial(schedule_quarantined, store, iteration, after=kept))
             return
         error = _call(row, rows, job, iteration)
         store.settle_quarantined(row, error=error)

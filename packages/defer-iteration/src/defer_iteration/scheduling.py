@@ -40,6 +40,12 @@ def schedule_shards(
     )
 
 
+def schedule_opening(store: IterationStore, iteration: Iteration, *, after: int) -> None:
+    """Enqueue the opening of the shards beyond one, in this generation of the iteration."""
+    name = f"open-{iteration.generation}-{after}"
+    enqueue_many([_task(store, iteration, "opening:run_opening", name, iteration.generation, after)])
+
+
 def schedule_finalize(store: IterationStore, iteration: Iteration) -> None:
     """Enqueue finalize for an iteration that is `finalizing`."""
     enqueue_many([_task(store, iteration, "finalize:run_finalize", f"finalize-{iteration.generation}")])

@@ -23,7 +23,9 @@ def run_shard(alias: str, iteration_id: str, index: int, generation: int) -> Non
     """The task: takes the shard's next fence, and works. Another generation, a shard that is done and an iteration
     that does not run are nothing to do. Raises FenceLostError (to be retried) when a newer attempt has taken over."""
     store, until = store_on(alias), deadline()
-    claimed = store.claim(iteration_id, index, generation, due=lambda wakes: until + grace(wakes))
+    claimed = store.transact(
+        lambda: store.claim(iteration_id, index, generation, due=lambda wakes: until + grace(wakes))
+    )
     if claimed is None:
         log.info("Shard %d of iteration %s has nothing to do in generation %d.", index, iteration_id, generation)
         return

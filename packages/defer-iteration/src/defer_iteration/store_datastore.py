@@ -1,102 +1,99 @@
 """Iterations as entities of a Datastore that Django sees as a database (`gcloudc`).
 
-There, a condition on an UPDATE holds in a transaction only, and only first columns of an index can be asked for: so
-each change reads its entity by key in the transaction, and looks. Of two transactions in each other's way one is
-Aborted: its task fails, and is delivered again.
+What a transaction has read is held there by the commit: of two in each other's way one is Aborted, and begun again. A
+commit writes 500 entities at the most, so that more shards than PAGE are written, reopened and deleted by pages.
 """
 
 from __future__ import annotations
 
 import builtins
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
 
-from . import models
-from .base import Completion
-from .iteration import Iteration, IterationState, QuarantinedRow
+from django.db import OperationalError
+from django.db.models import QuerySet
+
+from . import columns, models, rules
+from .errors import FenceLostError
+from .iteration import Iteration, IterationState
 from .shard import Shard, Stalled
-from .store_django import DjangoIterationStore, as_shard, shard_id
+from .store_django import DjangoIterationStore
 
-_WHOLE = (IterationState.NEW.value, IterationState.FINALIZING.value)
+PAGE = 150
+"""Shards of one transaction: with their tasks, and up to a hundred deletes that ride along, 500 writes are not
+reached."""
+TRIES = 6
+"""How often a transaction is begun."""
+
+Result = TypeVar("Result")
 
 
 class DatastoreIterationStore(DjangoIterationStore):
     """Keeps iterations in the kinds of `defer_iteration` on one alias."""
 
-    def _lock(self, iteration_id: str) -> models.Iteration | None:
-        return self._iterations(iteration_id).first()
+    supports_atomic: ClassVar[bool] = False
+    page: ClassVar[int | None] = PAGE
 
-    def _shard(self, iteration_id: str, index: int) -> models.Shard | None:
-        return models.Shard.objects.using(self.alias).filter(pk=shard_id(iteration_id, index)).first()
+    def transact(self, work: Callable[[], Result]) -> Result:
+        for tries in range(1, TRIES):
+            if self.in_transaction():
+                break
+            try:
+                return super().transact(work)
+            except OperationalError:
+                time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**tries)
+        return super().transact(work)
 
-    def _change_iteration(self, iteration_id: str, changes: Mapping[str, Any], **expected: Any) -> bool:
-        with self.transaction():
-            row = self._iterations(iteration_id).first()
-            return _has(row, expected) and bool(self._iterations(iteration_id).update(**changes))
+    # --- rows that are held -------------------------------------------------------------------------------------------
 
-    def _change_shard(self, iteration_id: str, index: int, changes: Mapping[str, Any], **expected: Any) -> bool:
-        with self.transaction():
-            row = self._shard(iteration_id, index)
-            mine = models.Shard.objects.using(self.alias).filter(pk=shard_id(iteration_id, index))
-            return _has(row, expected) and bool(mine.update(**changes))
+    def held_iteration(self, iteration_id: str) -> Iteration | None:
+        return self.get(iteration_id)
 
-    def _open_shards(self, iteration_id: str) -> builtins.list[models.Shard]:
-        return sorted((row for row in self._shards(iteration_id) if not row.done), key=lambda row: row.index)
+    def held_shard(self, iteration_id: str, index: int) -> Shard | None:
+        row = self._shard(iteration_id, index).first()
+        return None if row is None else columns.as_shard(row)
 
-    def claim(
-        self, iteration_id: str, index: int, generation: int, *, due: Callable[[int], float]
-    ) -> tuple[Iteration, Shard] | None:
-        with self.transaction():
-            row, iteration = self._shard(iteration_id, index), self.get(iteration_id)
-            if iteration is None or iteration.state is not IterationState.RUNNING:
-                return None
-            if row is None or row.generation != generation or row.done:
-                return None
-            row.fence, row.due = row.fence + 1, due(row.wakes)
-            self._change_shard(iteration_id, index, {"fence": row.fence, "due": row.due})
-            return iteration, as_shard(row)
+    def held_open(self, iteration_id: str, after: int, limit: int | None) -> builtins.list[Shard]:
+        return [each for each in self.shards(iteration_id) if not each.done and each.index > after][:limit]
 
-    def complete(self, shard: Shard, quarantine: Sequence[QuarantinedRow] = (), *, due: float) -> Completion:
-        """The shards are read before one is written: `gcloudc` refuses a query that a write has come before."""
-        with self.transaction():
-            iteration = self._lock(shard.iteration_id)
-            others = [row for row in self._shards(shard.iteration_id) if row.index != shard.index]
-            if iteration is None or not self._save(shard, quarantine, done=True):
-                return Completion.LOST
-            if iteration.state != IterationState.RUNNING.value or not all(row.done for row in others):
-                return Completion.OPEN
-            counters = [*(row.counters for row in others), json.dumps(dict(shard.counters))]
-            self._finalizing(iteration, counters, due=due)
-            return Completion.LAST
+    # --- what is more than a commit takes -----------------------------------------------------------------------------
 
-    def reopen(self, iteration_id: str, *, due: float) -> builtins.list[Shard]:
-        with self.transaction():
-            rows = self._open_shards(iteration_id)
-            for row in rows:
-                row.generation, row.due, row.attempts, row.wakes = row.generation + 1, due, 0, 0
-                changes = {"generation": row.generation, "due": due, "attempts": 0, "wakes": 0}
-                self._change_shard(iteration_id, row.index, changes)
-            return [as_shard(row) for row in rows]
+    def prepare(self, iteration: Iteration, shards: Sequence[Shard]) -> Sequence[Shard]:
+        if len(shards) <= PAGE:
+            return shards
+        self._drop(self._shards(iteration.id))  # those of a plan that was superseded
+        for start in range(0, len(shards), PAGE):
+            self.transact(lambda: self._add(iteration, shards[start : start + PAGE]))  # noqa: B023
+        return ()
 
-    def shards(self, iteration_id: str) -> builtins.list[Shard]:
-        return sorted((as_shard(row) for row in self._shards(iteration_id)), key=lambda each: each.index)
+    def _add(self, iteration: Iteration, shards: Sequence[Shard]) -> None:
+        if not rules.may_plan(self.get(iteration.id), iteration):
+            raise FenceLostError(f"Iteration {iteration.id} is planned by somebody else.")
+        self.add_shards(shards)
+
+    def clear(self, iteration_id: str) -> None:
+        self._drop(self._shards(iteration_id))
+        self._drop(self._quarantined(iteration_id))
+
+    def delete(self, iteration_id: str) -> None:
+        if not self.in_transaction():
+            self.clear(iteration_id)
+        super().delete(iteration_id)
+
+    def _drop(self, found: QuerySet[Any]) -> None:
+        rows = found.model._base_manager.using(self.alias)
+        while keys := list(found.values_list("pk", flat=True)[:PAGE]):
+            self.transact(lambda: rows.filter(pk__in=keys).delete())
 
     def stalled(self, *, now: float, limit: int) -> builtins.list[Stalled]:
-        found = []
-        for row in models.Iteration.objects.using(self.alias).filter(state__in=_WHOLE):
-            if row.due <= now:
-                found.append(Stalled(iteration_id=row.id, generation=row.generation, due=row.due, wakes=row.wakes))
-        for iteration in models.Iteration.objects.using(self.alias).filter(state=IterationState.RUNNING.value):
-            found += [
-                Stalled(
-                    iteration_id=row.iteration, index=row.index, generation=row.generation, due=row.due, wakes=row.wakes
-                )
-                for row in self._open_shards(iteration.id)
-                if row.due <= now
-            ]
-        return sorted(found, key=lambda each: each.due)[:limit]
-
-
-def _has(row: Any, expected: Mapping[str, Any]) -> bool:
-    return row is not None and all(getattr(row, name) == value for name, value in expected.items())
+        """No condition on `due`, which together with others would need an index of the site's own."""
+        iterations = models.Iteration.objects.using(self.alias)
+        found: builtins.list[Iteration | Shard] = []
+        for state in rules.WHOLE:
+            found += [columns.as_iteration(row) for row in iterations.filter(state=state.value)]
+        for iteration in iterations.filter(state=IterationState.RUNNING.value):
+            found += [columns.as_shard(row) for row in self._shards(iteration.id).filter(done=False)]
+        late = sorted((each for each in found if each.due <= now), key=lambda each: each.due)
+        return [rules.stalled(each) for each in late[:limit]]

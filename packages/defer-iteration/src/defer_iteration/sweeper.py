@@ -9,7 +9,7 @@ from defer_core import clock
 from .base import IterationStore
 from .iteration import IterationState
 from .scheduling import schedule_finalize, schedule_plan, schedule_shards
-from .shard import Stalled
+from .shard import Shard, Stalled
 from .stalling import grace
 from .stores import all_stores
 
@@ -34,18 +34,21 @@ def wake_stalled(until: float | None) -> int:
 
 def _wake(store: IterationStore, stalled: Stalled) -> bool:
     """One stalled task gets a successor of the next generation; whoever comes second finds it changed."""
-    with store.transaction():
-        if not store.wake(stalled, due=clock.now() + grace(stalled.wakes + 1)):
-            return False
-        iteration = store.get(stalled.iteration_id)
-        if iteration is None:
-            return False
-        if stalled.index is not None:
-            shard = next(each for each in store.shards(iteration.id) if each.index == stalled.index)
-            schedule_shards(store, iteration, [shard])
-        elif iteration.state is IterationState.NEW:
-            schedule_plan(store, iteration)
-        else:
-            schedule_finalize(store, iteration)
-    log.warning("Iteration %s is woken: %s", iteration.id, stalled)
+    if not store.transact(lambda: _woken(store, stalled)):
+        return False
+    log.warning("Iteration %s is woken: %s", stalled.iteration_id, stalled)
+    return True
+
+
+def _woken(store: IterationStore, stalled: Stalled) -> bool:
+    woken = store.wake(stalled, due=clock.now() + grace(stalled.wakes + 1))
+    iteration = store.get(stalled.iteration_id)
+    if woken is None or iteration is None:
+        return False
+    if isinstance(woken, Shard):
+        schedule_shards(store, iteration, [woken])
+    elif woken.state is IterationState.NEW:
+        schedule_plan(store, woken)
+    else:
+        schedule_finalize(store, woken)
     return True

@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
             name="Shard",
             fields=[
                 ("id", models.CharField(max_length=48, primary_key=True, serialize=False)),
-                ("iteration", models.CharField(max_length=32)),
+                ("iteration", models.CharField(db_index=True, max_length=32)),
                 ("index", models.IntegerField()),
                 ("range", models.BinaryField()),
                 ("generation", models.IntegerField(default=0)),
@@ -57,7 +57,7 @@ class Migration(migrations.Migration):
                 ("done", models.BooleanField(default=False)),
             ],
             options={
-                "indexes": [models.Index(fields=["iteration", "done", "due"], name="defer_shard_due")],
+                "indexes": [models.Index(fields=["done", "iteration", "due"], name="defer_shard_due")],
             },
         ),
     ]
