@@ -14,6 +14,7 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
+from defer_core import CallableError, defer
 from defer_core.config import current
 from defer_core.testing import MemoryTransport, drain
 
@@ -114,3 +115,17 @@ def test_arguments_that_are_no_json_are_refused(app: ModuleType) -> None:
     with pytest.raises(TypeError):
         app.add.enqueue(object(), 1)
     assert queued() == []
+
+
+def test_a_task_can_be_deferred_like_any_callable(app: ModuleType, calls: list[Any]) -> None:
+    defer(app.add, 1, b=2)
+    defer(app.later)
+    drain()
+    assert [each[0] for each in calls] == ["add", "later"]
+
+
+def test_a_task_that_only_its_backend_can_run_is_refused(app: ModuleType) -> None:
+    with pytest.raises(CallableError, match="enqueue"):
+        defer(app.attempt)
+    with pytest.raises(CallableError, match="does not lead back"):
+        defer(app.add.using(priority=3))

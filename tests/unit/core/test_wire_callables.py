@@ -74,6 +74,11 @@ def generator() -> Any:
     yield
 
 
+class WithCall(Base):
+    def call(self) -> None:
+        pass
+
+
 class AsyncCall:
     async def __call__(self) -> None:
         pass
@@ -89,6 +94,7 @@ class AsyncCall:
         (Sub.static, (1,), ("static", (1,))),
         (Sub.Inner.deep, (), "deep"),
         (Base("c"), (1,), ("called", "c", (1,))),
+        (WithCall("c"), (1,), ("called", "c", (1,))),
         (functools.partial(note, 1, key=2), (3,), ((1, 3), {"key": 2})),
         (functools.partial(functools.partial(Base("p").method, 1), 2), (3,), ("p", (1, 2, 3))),
     ],

@@ -63,10 +63,10 @@ def _ref_of_other(func: Any, config: Config) -> Ref:
     owner = getattr(func, "__self__", None)
     if isinstance(func, _BOUND) and owner is not None and not isinstance(owner, types.ModuleType | type):
         return _ref_of_method(func, owner, config)
+    if isinstance(func, _NAMED) or (not callable(func) and hasattr(type(func), "call")):
+        raise CallableError(f"{func!r} cannot be deferred: {_why_not(func, name)}")
     if not callable(func):
         raise CallableError(f"{func!r} cannot be deferred: it is not callable.")
-    if isinstance(func, _NAMED):
-        raise CallableError(f"{func!r} cannot be deferred: {_why_not(func, name)}")
     config.policy.check(_class_name(func))
     return ["instance", func]
 
@@ -130,6 +130,8 @@ def _check_runs(func: Any) -> None:
     """Raises CallableError for a function whose call would only make a coroutine or a generator, and run nothing."""
     while type(func) is functools.partial:
         func = func.func
+    if getattr(func, "takes_context", False) is True and not callable(func):
+        raise CallableError(f"{func!r} cannot be deferred: its backend alone has the context for it. Call its `enqueue`.")
     code = _code_of(func) or _code_of(getattr(type(func), "__call__", None))  # noqa: B004 (its code is wanted)
     if isinstance(code, types.CodeType) and code.co_flags & _NEVER_RUNS:
         kind = "generator" if code.co_flags & inspect.CO_GENERATOR else "coroutine"
