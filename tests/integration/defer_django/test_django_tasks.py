@@ -128,4 +128,4 @@ def test_a_task_that_only_its_backend_can_run_is_refused(app: ModuleType) -> Non
     with pytest.raises(CallableError, match="enqueue"):
         defer(app.attempt)
     with pytest.raises(CallableError, match="does not lead back"):
-        defer(app.add.using(priority=3))
+        defer(app.add.using(queue_name="mail"))

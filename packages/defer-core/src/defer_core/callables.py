@@ -131,7 +131,9 @@ def _check_runs(func: Any) -> None:
     while type(func) is functools.partial:
         func = func.func
     if getattr(func, "takes_context", False) is True and not callable(func):
-        raise CallableError(f"{func!r} cannot be deferred: its backend alone has the context for it. Call its `enqueue`.")
+        raise CallableError(
+            f"{func!r} cannot be deferred: only its backend has the context for it. Call its `enqueue`."
+        )
     code = _code_of(func) or _code_of(getattr(type(func), "__call__", None))  # noqa: B004 (its code is wanted)
     if isinstance(code, types.CodeType) and code.co_flags & _NEVER_RUNS:
         kind = "generator" if code.co_flags & inspect.CO_GENERATOR else "coroutine"
