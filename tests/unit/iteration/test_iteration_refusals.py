@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db.models import F
 from testapp import iterations
 from testapp.models import Author, Book, Row
 
@@ -109,3 +110,9 @@ def test_related_fields_and_annotations_may_order(queue: Any) -> None:
     ]:
         walk(queryset, iterations.callback, iterations.finalize, order_field=field)
     assert models.Iteration.objects.count() == 4
+
+
+def test_an_order_by_what_rows_do_not_carry_is_refused() -> None:
+    with pytest.raises(IterationRefusedError, match="annotate"):
+        queryset = Row.objects.alias(twice=F("number") * 2)
+        walk(queryset, iterations.callback, iterations.finalize, order_field="twice")
