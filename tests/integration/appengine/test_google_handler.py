@@ -112,6 +112,21 @@ def test_it_keeps_the_sdks_checks_and_reads_nothing_before_them(environ: dict[st
     assert ours[0] == 403
 
 
+def test_a_server_that_does_not_say_what_it_is_is_no_development_server() -> None:
+    quiet = google.Handler()
+    unsaid = {
+        "REQUEST_METHOD": "POST",
+        "CONTENT_LENGTH": "0",
+        "HTTP_X_APPENGINE_TASKNAME": "t",
+        "REMOTE_ADDR": "8.8.8.8",
+    }
+    assert quiet.post(unsaid)[1] == 403
+    body = google.serialize(note, "quiet")
+    said = {**unsaid, "REMOTE_ADDR": "0.1.0.2", "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
+    assert quiet.post(said)[1] == 200
+    assert calls == [(("quiet",), {})]
+
+
 def test_other_methods_and_sizes_are_answered() -> None:
     assert call(google.application, b"", REQUEST_METHOD="GET")[0] == 405
     assert call(google.application, b"", REQUEST_METHOD="GET", HTTP_X_APPENGINE_CRON="true")[0] == 200

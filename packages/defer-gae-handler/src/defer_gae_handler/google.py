@@ -118,7 +118,8 @@ class Handler(sdk.Handler):
     def run_from_request(self, environ: Environ) -> tuple[str, HTTPStatus, list[tuple[str, str]]]:
         """The SDK's, for our bodies too."""
         try:
-            return super().run_from_request({**environ, "wsgi.input": _Body(environ)})
+            # not every server says what it is, and the SDK asks
+            return super().run_from_request({"SERVER_SOFTWARE": "", **environ, "wsgi.input": _Body(environ)})
         except _TooLargeError:
             return "The body is too large.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, [("Content-Type", "text/plain")]
 
