@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 
 from defer_core import dead
 from defer_core.config import current
@@ -16,10 +17,6 @@ from defer_core.record import State
 
 from .models import DeferredTask
 from .store import DjangoTaskStore
-
-HIDDEN = ("envelope", "payload", "lease")
-"""Columns of bytes and tokens that tell a person nothing."""
-
 
 def _time(column: str, heading: str) -> Callable[[DeferredTask], datetime | None]:
     @admin.display(description=heading, ordering=column)
@@ -31,35 +28,41 @@ def _time(column: str, heading: str) -> Callable[[DeferredTask], datetime | None
     return shown
 
 
+CREATED, DUE = _time("created", "created"), _time("due", "due")
+FIRST, LAST = _time("first_attempt", "first attempt"), _time("last_attempt", "last attempt")
+DOUBTFUL = _time("doubtful_since", "doubtful since")
+
+
+@admin.display(description="last error")
+def _traceback(task: DeferredTask) -> str:
+    return format_html("<pre>{}</pre>", task.last_error) if task.last_error else "-"
+
+
+SHOWN = (
+    "label", "state", "reason", _traceback, "attempts", FIRST, LAST, CREATED, DUE, DOUBTFUL,
+    "queue", "routing", "verified", "idempotent", "id",
+)  # fmt: skip
+"""All but bytes and tokens, which tell a person nothing; what a person looks for comes first."""
+
+
 @admin.register(DeferredTask)
 class DeferredTaskAdmin(admin.ModelAdmin):
     """Looks, re-runs and drops; nobody writes a task by hand."""
 
-    list_display = (
-        "id",
-        "label",
-        "state",
-        "reason",
-        "queue",
-        "attempts",
-        _time("created", "created"),
-        _time("last_attempt", "last attempt"),
-    )
+    list_display = ("label", "state", "reason", "queue", "attempts", CREATED, LAST, "id")
+    list_display_links = ("label", "id")
     list_filter = ("state", "reason", "verified")
     search_fields = ("id", "label", "last_error")
     ordering = ("-created",)
     show_full_result_count = False
     actions = ("rerun",)
-    exclude = HIDDEN
+    fields = readonly_fields = SHOWN
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DeferredTask]:
         return super().get_queryset(request).defer("envelope", "payload")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
-
-    def get_readonly_fields(self, request: HttpRequest, obj: DeferredTask | None = None) -> tuple[str, ...]:
-        return tuple(each.name for each in DeferredTask._meta.fields if each.name not in HIDDEN)
 
     def has_delete_permission(self, request: HttpRequest, obj: DeferredTask | None = None) -> bool:
         """Only what is dead may be dropped: deleting a record that waits would lose its task."""
