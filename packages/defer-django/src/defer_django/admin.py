@@ -18,6 +18,7 @@ from defer_core.record import State
 from .models import DeferredTask
 from .store import DjangoTaskStore
 
+
 def _time(column: str, heading: str) -> Callable[[DeferredTask], datetime | None]:
     @admin.display(description=heading, ordering=column)
     def shown(task: DeferredTask) -> datetime | None:
