@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.db import connection, connections, transaction
+from django.db.transaction import TransactionManagementError
+from django.test import override_settings
 from testapp.models import Author
 from testapp.tasks import record
 
@@ -45,6 +49,19 @@ def queued() -> int:
     return len(transport.queued())
 
 
+def at_commit(using: str = "default") -> list[dict[str, Any]]:
+    """What there is once this transaction has committed and before anything is sent. (On Datastore a transaction does
+    not see what it has written.)"""
+    seen: list[dict[str, Any]] = []
+
+    def look() -> None:
+        rows = DeferredTask.objects.using(using).values_list("state", flat=True)
+        seen.append({"records": list(rows), "authors": Author.objects.using(using).count(), "queued": queued()})
+
+    transaction.on_commit(look, using=using)
+    return seen
+
+
 @pytest.mark.parametrize("argument", ["small", LARGE], ids=["inline", "claimed"])
 @pytest.mark.parametrize("options", [{}, {"_transactional": True}, {"_name": "mine"}], ids=str)
 def test_a_rolled_back_task_never_runs(calls: list[Any], argument: Any, options: dict[str, Any]) -> None:
@@ -61,11 +78,11 @@ def test_a_rolled_back_task_never_runs(calls: list[Any], argument: Any, options:
 @pytest.mark.parametrize("options", [{}, {"_transactional": True}, {"_name": "mine"}], ids=str)
 def test_a_committed_task_runs_once(calls: list[Any], argument: Any, options: dict[str, Any]) -> None:
     with transaction.atomic():
+        seen = at_commit()
         handle = defer(record, argument, **options)
-        assert queued() == 0
-        assert DeferredTask.objects.get().state == State.PENDING
-    assert handle.was_enqueued
-    assert queued() == 1
+        assert (queued(), handle.was_enqueued) == (0, False)
+    assert seen == [{"records": [State.PENDING], "authors": 0, "queued": 0}]
+    assert (queued(), handle.was_enqueued) == (1, True)
     sweep_everything()
     drain()
     assert calls == [(argument,)]
@@ -73,15 +90,30 @@ def test_a_committed_task_runs_once(calls: list[Any], argument: Any, options: di
 
 
 def test_the_record_is_in_the_callers_transaction() -> None:
-    """On the caller's connection, not on one of its own: it is gone with the author."""
+    """On the caller's connection, not on one of its own: it is there, or gone, with the author."""
     with pytest.raises(RuntimeError), transaction.atomic():
         Author.objects.create(name="Ada")
         defer(record, LARGE)
-        assert (Author.objects.count(), DeferredTask.objects.count()) == (1, 1)
         raise RuntimeError
     assert (Author.objects.count(), DeferredTask.objects.count()) == (0, 0)
+    with transaction.atomic():
+        seen = at_commit()
+        Author.objects.create(name="Ada")
+        defer(record, LARGE)
+    assert seen == [{"records": [State.PENDING], "authors": 1, "queued": 0}]
 
 
+@pytest.mark.on_sql
+def test_the_record_is_seen_in_the_callers_transaction_and_nowhere_else() -> None:
+    with transaction.atomic():
+        defer(record, LARGE)
+        assert DeferredTask.objects.count() == 1
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(elsewhere, DeferredTask.objects.count).result() == 0
+    assert DeferredTask.objects.count() == 1
+
+
+@pytest.mark.on_sql
 def test_a_rolled_back_inner_block_takes_its_tasks_with_it(calls: list[Any]) -> None:
     with transaction.atomic():
         defer(record, "outer")
@@ -96,6 +128,19 @@ def test_a_rolled_back_inner_block_takes_its_tasks_with_it(calls: list[Any]) -> 
     sweep_everything()
     drain()
     assert sorted(calls) == [("outer",), ("second inner",)]
+
+
+@pytest.mark.on_gcloudc
+def test_a_rolled_back_inner_block_takes_everything_with_it_where_there_are_no_savepoints(calls: list[Any]) -> None:
+    with pytest.raises(TransactionManagementError), transaction.atomic():
+        defer(record, "outer")
+        with pytest.raises(RuntimeError), transaction.atomic():
+            defer(record, "inner")
+            raise RuntimeError
+        defer(record, "after")
+    sweep_everything()
+    drain()
+    assert (calls, DeferredTask.objects.count()) == ([], 0)
 
 
 def test_defer_many_follows_the_transaction(calls: list[Any]) -> None:
@@ -139,8 +184,9 @@ def test_small_over_the_limit_leaves_nothing_behind() -> None:
 
 def test_small_in_a_transaction_leaves_its_record_all_the_same(calls: list[Any]) -> None:
     with transaction.atomic():
+        seen = at_commit()
         defer(record, "small", _small_task=True)
-        assert (queued(), DeferredTask.objects.count()) == (0, 1)
+    assert seen == [{"records": [State.PENDING], "authors": 0, "queued": 0}]
     drain()
     assert calls == [("small",)]
 
@@ -215,12 +261,27 @@ def test_outside_a_transaction_a_refusal_raises_and_leaves_nothing() -> None:
     assert DeferredTask.objects.count() == 0
 
 
+def test_a_task_is_the_transaction_s_also_where_plain_ones_are_kept_elsewhere(calls: list[Any]) -> None:
+    with override_settings(DEFER={"TRANSPORT": "memory", "STORE": "memory"}):
+        with transaction.atomic():
+            seen = at_commit()
+            defer(record, "kept")
+        assert [each["records"] for each in seen] == [["pending"]]
+        with pytest.raises(RuntimeError), transaction.atomic():
+            defer(record, "never")
+            raise RuntimeError
+        defer(record, "plain")
+        drain()
+    assert sorted(calls) == [("kept",), ("plain",)]
+
+
 def test_another_alias_has_its_own_transactions_and_records(calls: list[Any]) -> None:
     with transaction.atomic(using="other"):
+        seen = at_commit("other")
         handle = defer(record, LARGE, _using="other")
-        assert DeferredTask.objects.using("other").count() == 1
-        assert DeferredTask.objects.using("default").count() == 0
         assert not handle.was_enqueued
+    assert seen == [{"records": [State.PENDING], "authors": 0, "queued": 0}]
+    assert DeferredTask.objects.using("default").count() == 0
     with pytest.raises(RuntimeError), transaction.atomic(using="other"):
         defer(record, "never", _using="other")
         raise RuntimeError
@@ -251,6 +312,7 @@ def test_an_unknown_alias_is_refused() -> None:
         defer(record, 1, _using="nowhere")
 
 
+@pytest.mark.on_sql
 def test_a_missing_table_is_said_to_be_one() -> None:
     with connections["other"].schema_editor() as editor:
         editor.delete_model(DeferredTask)
@@ -288,6 +350,7 @@ def test_asking_for_a_transaction_does_not_connect() -> None:
     assert connection.connection is None
 
 
+@pytest.mark.on_sql
 def test_a_default_defer_outside_a_transaction_is_one_statement(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(1):
         defer(record, 1)
@@ -336,6 +399,14 @@ def test_the_log_says_that_a_name_was_taken(caplog: pytest.LogCaptureFixture, ca
     assert "once" in caplog.text
     drain()
     assert calls == [(1,)]
+
+
+def elsewhere(read: Callable[[], int]) -> int:
+    """What another thread reads, on a connection of its own."""
+    try:
+        return read()
+    finally:
+        connections.close_all()
 
 
 def sweep_everything() -> None:

@@ -43,6 +43,17 @@ def test_the_store_is_the_database() -> None:
         assert store.alias == "other"
 
 
+@pytest.mark.parametrize("store", ["memory", "ndb"])
+def test_the_database_s_transactions_are_joined_whatever_the_store(store: str) -> None:
+    with override_settings(DEFER={"TRANSPORT": "memory", "STORE": store}):
+        assert current().joins == ("django",)
+    with override_settings(DEFER={"TRANSPORT": "memory", "STORE": store, "JOINS": []}):
+        assert current().joins == []
+    for ours in ("django", "defer_django.store:DjangoTaskStore", DjangoTaskStore()):
+        with override_settings(DEFER={"TRANSPORT": "memory", "STORE": ours}):
+            assert current().joins == ()
+
+
 def test_configure_goes_before_settings() -> None:
     configure(transport="immediate")
     assert current().transport == "immediate"

@@ -8,10 +8,11 @@ from datetime import tzinfo
 from typing import Any
 
 from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
-from defer_core.config import Config, from_environment, on_google_cloud
+from defer_core.config import STORES, Config, from_environment, on_google_cloud
 from defer_core.errors import ConfigError
 
 SETTINGS = frozenset(
@@ -47,7 +48,17 @@ def from_settings() -> Config:
         fields["transport_options"] = {**_project(), **fields.get("transport_options", {})}
     if getattr(settings, "CLOUD_TASKS_QUEUES", None):
         fields.setdefault("queues", settings.CLOUD_TASKS_QUEUES)
+    if not _is_ours(fields["store"]) and _has_database():
+        fields.setdefault("joins", ("django",))  # a task belongs to Django's transaction wherever plain ones are kept
     return Config(**fields)
+
+
+def _is_ours(store: Any) -> bool:
+    return store in ("django", STORES["django"]) or getattr(store, "name", None) == "django"
+
+
+def _has_database() -> bool:
+    return bool(connections.settings[DEFAULT_DB_ALIAS]["ENGINE"] != "django.db.backends.dummy")
 
 
 def given() -> dict[str, Any]:
