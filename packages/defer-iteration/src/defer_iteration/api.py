@@ -125,12 +125,12 @@ def _checked(job: Job, wanted: IterationOptions, using: str | None) -> tuple[Job
         if not is_function:
             raise IterationRefusedError("Rows travel by the function that returns them: give that.")
         return job, using or ""
-    from .queryset_rows import QuerySetRows
+    from .queryset_rows import rows_over
     from .querysets import checked
     from .tables import alias_for, check_atomic
 
     found = checked(found)
-    QuerySetRows(found, wanted.order_field)
+    rows_over(found, wanted.order_field)
     alias = alias_for(found, using)
     if wanted.atomic:
         check_atomic(found, alias)

@@ -66,9 +66,9 @@ def rows_of(job: Job, options: IterationOptions) -> Rows:
     source = job.source() if callable(job.source) else job.source
     if isinstance(source, Rows):
         return source
-    from .queryset_rows import QuerySetRows  # with Django set up, which Rows can do without
+    from .queryset_rows import rows_over  # with Django set up, which Rows can do without
 
-    return QuerySetRows(querysets.checked(source), options.order_field, job.key_ranges_getter)
+    return rows_over(querysets.checked(source), options.order_field, job.key_ranges_getter)
 
 
 def opened(store: IterationStore, iteration: Iteration) -> Job | None:

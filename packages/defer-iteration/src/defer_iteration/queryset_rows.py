@@ -8,6 +8,8 @@ from typing import Any
 
 from django.db.models import F, QuerySet
 
+from defer_django.store import is_datastore
+
 from .job import KeyRangesGetter
 from .ordering import ordering_of
 from .rows import PAGE, Rows, Split
@@ -17,6 +19,17 @@ from .splitting import repeats_rows, split, split_by
 CHUNK = 2_000
 """Rows whose `prefetch_related` is done at a time."""
 _VALUE = "_defer_order_value"
+
+
+def rows_over(
+    queryset: QuerySet[Any], order_field: str = "pk", key_ranges_getter: KeyRangesGetter | None = None
+) -> QuerySetRows:
+    """The rows of a queryset, as its kind of database can be asked for them. Raises IterationRefusedError."""
+    if is_datastore(queryset.db):
+        from .datastore_rows import DatastoreRows
+
+        return DatastoreRows(queryset, order_field, key_ranges_getter)
+    return QuerySetRows(queryset, order_field, key_ranges_getter)
 
 
 class QuerySetRows(Rows):
@@ -29,6 +42,7 @@ class QuerySetRows(Rows):
         self.ordering = ordering_of(queryset, order_field)
         self.key_ranges_getter = key_ranges_getter
         self.repeats = repeats_rows(queryset)
+        self.limit = PAGE
         self.page_size = 1 if self.repeats else PAGE  # of repeated rows, any number may make a page
         self._made: tuple[KeyRange, QuerySet[Any]] | None = None
         self.with_value, self.take_key = self._with_value()  # type: ignore[method-assign, assignment]
@@ -44,7 +58,7 @@ class QuerySetRows(Rows):
         found = self._range(within)
         if after is not None:
             found = found.filter(self.ordering.above(after, nulls=within.nulls))
-        streamed: Iterator[Any] = found[:PAGE]._iterator(False, CHUNK)
+        streamed: Iterator[Any] = found[: self.limit]._iterator(False, CHUNK)
         return self._once(streamed) if self.repeats else streamed
 
     def take_key(self, row: Any) -> Any:
@@ -54,8 +68,12 @@ class QuerySetRows(Rows):
         """All rows of a range, in order; made once, for an attempt has one range."""
         if self._made is None or self._made[0] is not within:
             found = self.with_value.filter(self.ordering.within(within))
-            self._made = within, found.order_by(*self.ordering.columns(nulls=within.nulls))
+            self._made = within, found.order_by(*self._columns(within))
         return self._made[1]
+
+    def _columns(self, within: KeyRange) -> tuple[str, ...]:
+        """What a range is ordered by."""
+        return self.ordering.columns(nulls=within.nulls)
 
     def _once(self, rows: Iterator[Any]) -> Iterator[Any]:
         """Rows without repetitions, which are neighbours; those of the page before are not beyond its last key."""

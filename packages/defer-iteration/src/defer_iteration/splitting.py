@@ -8,12 +8,9 @@ from typing import Any
 
 from django.db.models import Count, IntegerField, Max, Min, Q, QuerySet
 
-from defer_django.store import is_datastore
-
 from .errors import IterationRefusedError
 from .ordering import Ordering
 from .rows import Split
-from .sampling import split_sampled
 from .shard import Key, KeyRange
 
 DENSE = 0.985
@@ -23,8 +20,6 @@ a range then has at most 1 / 0.985 = 1.016 times its share."""
 
 def split(queryset: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
     """Ranges by the number of rows; those without an order value are ranges of their own."""
-    if is_datastore(queryset.db):
-        return split_sampled(queryset, ordering, shards)
     if ordering.field is None:
         return _split_part(queryset, ordering, shards, nulls=False)
     without = _split_part(queryset, ordering, shards, nulls=True) if ordering.nullable else Split(ranges=(), total=0)
@@ -40,23 +35,31 @@ def split(queryset: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
 
 def split_by(getter: Callable[[Any, int], Any], queryset: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
     """The ranges that `key_ranges_getter` gives, as they are; an open upper end is frozen at the last row there is."""
-    ranges = [_as_range(pair, queryset, ordering) for pair in getter(queryset, shards)]
+    ranges = [_frozen(each, queryset, ordering) for each in ranges_by(getter, queryset, shards)]
     if ordering.nullable:
         ranges += _split_part(queryset, ordering, 1, nulls=True).ranges
     return Split(ranges=ranges)
 
 
-def _as_range(pair: Any, queryset: QuerySet[Any], ordering: Ordering) -> KeyRange:
+def ranges_by(getter: Callable[[Any, int], Any], queryset: QuerySet[Any], shards: int) -> list[KeyRange]:
+    """The ranges that `key_ranges_getter` gives. Raises IterationRefusedError."""
+    return [_as_range(pair) for pair in getter(queryset, shards)]
+
+
+def _as_range(pair: Any) -> KeyRange:
     try:
         start, end = pair
     except (TypeError, ValueError) as error:
         raise IterationRefusedError(f"key_ranges_getter gave {pair!r}, which is no (start, end) pair.") from error
-    lower = None if start is None else (start,)
-    if end is not None:
-        return KeyRange(lower=lower, upper=(end,))
-    return KeyRange(
-        lower=lower, upper=_last(_keys(queryset, ordering, nulls=False), ordering, nulls=False), closed=True
-    )
+    return KeyRange(lower=None if start is None else (start,), upper=None if end is None else (end,))
+
+
+def _frozen(found: KeyRange, queryset: QuerySet[Any], ordering: Ordering) -> KeyRange:
+    """The range up to the last row there is, where its end is open."""
+    if found.upper is not None:
+        return found
+    last = _last(_keys(queryset, ordering, nulls=False), ordering, nulls=False)
+    return KeyRange(lower=found.lower, upper=last, closed=True)
 
 
 def _keys(queryset: QuerySet[Any], ordering: Ordering, *, nulls: bool) -> QuerySet[Any]:
