@@ -7,6 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+RUNSERVER = "http://127.0.0.1:8000"
+"""Where `manage.py runserver` is, unless told otherwise."""
+
 
 class Command(BaseCommand):
     """`manage.py defer_local [--url http://127.0.0.1:8000] …`."""
@@ -16,7 +19,12 @@ class Command(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         """What follows the name of the command goes to `defer-local` as it is."""
-        sys.exit(self.handle(arguments=argv[2:]))
+        try:
+            status = self.handle(arguments=argv[2:])
+        except CommandError as error:
+            self.stderr.write(f"CommandError: {error}")
+            status = error.returncode
+        sys.exit(status)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("arguments", nargs="*")
@@ -26,4 +34,6 @@ class Command(BaseCommand):
             from defer_local.__main__ import main
         except ImportError as error:
             raise CommandError("Install defer-local, which is the embedded queue.") from error
-        return main(options["arguments"])
+        arguments = options["arguments"]
+        said = any(each.startswith(("--url", "--app", "--grpc", "-h", "--help")) for each in arguments)
+        return main(arguments if said else ["--url", RUNSERVER, *arguments])
