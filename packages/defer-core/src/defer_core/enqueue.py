@@ -44,20 +44,18 @@ def enqueue(task: Task) -> TaskHandle:
     if config.the_transport.in_transaction() and task.options.transactional is not False:
         return _enqueue_natively(task, store, config)
     transactional = joins_transaction(task.options, store)
-    record = seal(task, store, config)
-    if store is not None and leaves_record(task.options, record, store, transactional, config):
-        return _store_and_send(record, task.options, store, transactional, config)
-    try:
-        return _send_inline(record, task.options, config)
-    except TaskSizeRefusedError as error:
-        larger = _claimed(record, task.options, store, config, error)
-    assert store is not None and leaves_record(task.options, larger, store, transactional, config)
-    return _store_and_send(larger, task.options, store, transactional, config)
+    return _enqueue_record(seal(task, store, config), task.options, store, transactional, config)
 
 
-def _store_and_send(
-    record: TaskRecord, wanted: TaskOptions, store: TaskStore, transactional: bool, config: Config
+def _enqueue_record(
+    record: TaskRecord, wanted: TaskOptions, store: TaskStore | None, transactional: bool, config: Config
 ) -> TaskHandle:
+    if store is None or not leaves_record(wanted, record, store, transactional, config):
+        try:
+            return _send_inline(record, wanted, config)
+        except TaskSizeRefusedError as error:
+            larger = _claimed(record, wanted, store, config, error)
+        return _enqueue_record(larger, wanted, store, transactional, config)
     handle = TaskHandle(routing=record.routing, payload=sending.message(record).body, record_id=record.id)
     with nullcontext() if transactional or not store.in_transaction() else store.outside_transaction():
         put(store, [record])
