@@ -69,6 +69,11 @@ class Plain:
         pass
 
 
+class Zone(dt.tzinfo):
+    def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(hours=2)
+
+
 def function() -> None:
     pass
 
@@ -224,6 +229,7 @@ def test_a_pickled_value_is_refused_where_pickle_is_not_allowed() -> None:
         ((), {"user": Plain(avatar=1)}, "kwargs['user']"),
         (([{"a": [object()]}],), {}, "args[0][0]['a'][0]"),
         (({1: (2, {object()})},), {}, "args[0][1][1]"),
+        (([dt.datetime(2024, 1, 1, tzinfo=Zone())],), {}, "args[0][0].tzinfo"),
     ],
 )
 def test_a_refusal_names_the_path(args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> None:
@@ -247,6 +253,13 @@ def test_cycles_are_refused(how: config.Config) -> None:
     for value in (inner, flat):
         with pytest.raises(UnserializableError, match=r"itself|deep"):
             codec.pack_call(Task(func=function, args=(value,)), how)
+
+
+def test_a_cycle_inside_one_pickled_object_is_kept() -> None:
+    child = Plain(parent=Plain(children=[]))
+    child.parent.children.append(child)  # type: ignore[attr-defined]
+    found = there_and_back(child, PICKLING)
+    assert found.parent.children == [found] and found.parent.children[0] is found
 
 
 @pytest.mark.parametrize("levels", [200, 10_000])

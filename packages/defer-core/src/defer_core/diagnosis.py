@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, time
 from typing import Any
 
 from .errors import CallableForbiddenError, DeferError, UnserializableError
@@ -78,6 +79,8 @@ def _inside(value: Any) -> Iterator[Step]:
     elif kind is types.MethodType or kind is types.BuiltinMethodType:
         if not isinstance(value.__self__, types.ModuleType | type):
             yield (".__self__", value.__self__)
+    elif kind is datetime or kind is time:
+        yield (".tzinfo", value.tzinfo)
     else:
         yield from _state(value)
 
