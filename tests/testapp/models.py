@@ -70,6 +70,13 @@ class Word(models.Model):
     seen = models.IntegerField(default=0)
 
 
+def revive_book(attributes: dict[str, Any]) -> Book:
+    """What a `__reduce_ex__` of tests gives, with a copy of `__dict__`."""
+    book = Book()
+    book.__dict__.update(attributes)
+    return book
+
+
 def revive(pk: int) -> Reduced:
     """What a pickled or deferred Reduced is made of again."""
     made = Reduced(pk=pk, name="revived")

@@ -16,7 +16,7 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext_lazy
 from testapp import tasks
-from testapp.models import Author, Book, Cover, Note, Novel, Reduced, Row, Scan, Strict, Tag, Token
+from testapp.models import Author, Book, Cover, Note, Novel, Reduced, Row, Scan, Strict, Tag, Token, revive_book
 
 from defer_core import codec, defer
 from defer_core.config import configured, current
@@ -140,6 +140,15 @@ def test_init_is_not_called() -> None:
 def test_a_reduce_of_its_own_is_honoured() -> None:
     arrived = there_and_back([Reduced(pk=7, name="original")], allow_pickle=False)[0]
     assert (arrived.pk, arrived.name, arrived.revived) == (7, "revived", True)
+
+
+def test_a_reduce_that_gives_the_whole_dict_carries_no_relation_caches(
+    monkeypatch: pytest.MonkeyPatch, book: Book
+) -> None:
+    monkeypatch.setattr(Book, "__reduce_ex__", lambda self, protocol: (revive_book, (self.__dict__.copy(),)))
+    assert "author" in book._state.fields_cache
+    arrived = there_and_back([book], allow_pickle=False)[0]
+    assert (arrived.title, arrived._state.db, arrived._state.fields_cache) == ("Notes", "default", {})
 
 
 def test_a_getstate_of_its_own_is_honoured(monkeypatch: pytest.MonkeyPatch, book: Book) -> None:

@@ -27,6 +27,7 @@ _NOT_COLLECTED = ("_state", PREFETCHED, "_django_version")
 def register() -> None:
     """Let the values that Django adds to Python travel."""
     codec.register_type(Model, "django.Model", encode, decode, subclasses=True)
+    codec.register_type(ModelState, "django.state", _state, lambda wire: _bare(*wire))
     codec.register_type(LazyObject, "django.lazyobject", _unwrapped, lambda value: value, subclasses=True)
     codec.register_type(Promise, "django.lazy", lambda text: list(text.__reduce__()[1]), _lazy, subclasses=True)
     codec.register_type(SafeString, "django.safe", lambda text: text + "", SafeString)
@@ -46,7 +47,7 @@ def encode(instance: Model) -> Any:
         return _collect(instance, state, state.get("_state", instance._state))
     if any(each is not None for each in rest[1:]):
         raise UnserializableError(f"The __reduce__ of {type(instance).__qualname__} gives more than Django can read.")
-    return [function, list(arguments), _without_caches(state)]
+    return [function, [_without_caches(each) for each in arguments], _without_caches(state)]
 
 
 def _unwrapped(proxy: LazyObject) -> Any:
@@ -83,11 +84,15 @@ def _file_name(value: FieldFile) -> str | None:
 
 
 def _without_caches(state: Any) -> Any:
-    """What a model's own `__reduce__` gives as its state, which may well be a copy of `__dict__`."""
+    """What a model's own `__reduce__` gives, which may well be a copy of `__dict__`."""
     if not isinstance(state, Mapping) or not isinstance(state.get("_state"), ModelState):
         return state
-    kept = {key: value for key, value in state.items() if key != PREFETCHED}
-    return kept | {"_state": _bare(state["_state"].db, state["_state"].adding)}
+    return {key: value for key, value in state.items() if key != PREFETCHED}
+
+
+def _state(state: ModelState) -> Any:
+    """Without relation caches, wherever a `__reduce__` puts it."""
+    return [state.db, state.adding] if codec.wiping() else NotImplemented
 
 
 def _bare(db: str | None, adding: bool) -> ModelState:
