@@ -159,7 +159,8 @@ def _why_not(func: Any, name: str | None) -> str:
 def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
     """The callable of a Ref. Raises CallableNotFoundError, CallableForbiddenError or DecodeError."""
     if isinstance(ref, str):
-        return _from_name(ref, config)
+        known: Callable[..., Any] | None = config.policy.passed.get(ref)
+        return known if known is not None and known is _at_the_top(ref) else _from_name(ref, config)
     match ref:
         case ["method", owner, str() as name]:
             return _method(owner, name, config)
@@ -175,9 +176,6 @@ def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
 
 def _from_name(ref: str, config: Config) -> Callable[..., Any]:
     """What a name leads to, which is looked at only once: the policy knows what passed, as long as it is the same."""
-    known: Callable[..., Any] | None = config.policy.passed.get(ref)
-    if known is not None and known is _at_the_top(ref):
-        return known
     found = _resolve_and_check(ref, config)
     config.policy.keep(ref, found)
     return found

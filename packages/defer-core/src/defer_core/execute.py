@@ -68,7 +68,7 @@ class Opened:
 
     def run(self) -> None:
         """The call, in the trace of its `defer()`."""
-        if tracing.continues(self.sealed.trace):
+        if self.sealed.trace and tracing.is_loaded():
             with tracing.span(self.sealed.trace, self.label):
                 self.func(*self.args, **self.kwargs)
         else:

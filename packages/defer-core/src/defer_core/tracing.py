@@ -11,16 +11,16 @@ from typing import Any
 def outgoing() -> dict[str, str]:
     """The caller's trace context as W3C headers; empty without OpenTelemetry."""
     carrier: dict[str, str] = {}
-    if "opentelemetry.trace" in sys.modules:
+    if is_loaded():
         from opentelemetry.propagate import inject
 
         inject(carrier)
     return carrier
 
 
-def continues(trace: Mapping[str, str]) -> bool:
-    """Whether a task continues a trace here."""
-    return bool(trace) and "opentelemetry.trace" in sys.modules
+def is_loaded() -> bool:
+    """Whether this process traces."""
+    return "opentelemetry.trace" in sys.modules
 
 
 def span(trace: Mapping[str, str], name: str) -> AbstractContextManager[Any]:

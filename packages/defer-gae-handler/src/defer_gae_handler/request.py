@@ -47,7 +47,7 @@ class EnvironHeaders(Mapping[str, str]):
 
     def several(self, names: tuple[str, ...]) -> list[str | None]:
         """The values of these headers, None for each that is missing."""
-        return [*map(self._environ.get, _keys_of(names))]
+        return list(map(self._environ.get, _keys_of(names)))
 
     def __iter__(self) -> Iterator[str]:
         for key in self._environ:
@@ -77,7 +77,9 @@ def _keys_of(names: tuple[str, ...]) -> list[str]:
 
 def values(headers: Mapping[str, str], names: tuple[str, ...]) -> list[str | None]:
     """The values of several headers, None for each that is missing."""
-    return headers.several(names) if isinstance(headers, EnvironHeaders) else [headers.get(name) for name in names]
+    if type(headers) is EnvironHeaders:
+        return headers.several(names)
+    return [headers.get(name) for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)

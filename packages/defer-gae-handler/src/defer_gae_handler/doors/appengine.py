@@ -7,12 +7,13 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import ClassVar
 
-from ..request import Request
+from ..request import Request, values
 from .addresses import address_of
 from .base import Door
 
 QUEUE_ADDRESS = "0.1.0.2"
 """Where App Engine says that tasks come from."""
+_SHOWN = ("X-AppEngine-TaskName", "X-AppEngine-QueueName", "X-AppEngine-User-IP")
 _RESERVED = ip_network("0.0.0.0/8")
 
 
@@ -31,9 +32,8 @@ class AppEngineDoor(Door):
         self._here = on_app_engine()
 
     def admits(self, request: Request) -> bool:
-        headers = request.headers
-        named = headers.get("X-AppEngine-TaskName") or headers.get("X-AppEngine-QueueName")
-        return self._here and bool(named) and _comes_from_the_queue(request)
+        task, queue, address = values(request.headers, _SHOWN)
+        return self._here and bool(task or queue) and _comes_from_the_queue(address, request.remote_addr)
 
 
 def is_cron(request: Request) -> bool:
@@ -41,12 +41,11 @@ def is_cron(request: Request) -> bool:
     return request.headers.get("X-AppEngine-Cron") == "true" and on_app_engine()
 
 
-def _comes_from_the_queue(request: Request) -> bool:
+def _comes_from_the_queue(shown: str | None, peer: str) -> bool:
     """The client's address, where App Engine's header or the SDK's middleware shows it, is the queue's."""
-    shown = request.headers.get("X-AppEngine-User-IP")
     if shown is not None:
         return shown == QUEUE_ADDRESS
-    return request.remote_addr == QUEUE_ADDRESS or _is_internal(request.remote_addr)
+    return peer == QUEUE_ADDRESS or _is_internal(peer)
 
 
 @lru_cache(maxsize=256)
