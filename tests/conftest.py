@@ -7,13 +7,17 @@ import os
 import pytest
 import services
 
+DATABASES = {"sqlite": {"on_sqlite", "on_sql"}, "postgres": {"on_postgres", "on_sql"}, "gcloudc": {"on_gcloudc"}}
+"""The marks of the tests that each database can show."""
+
 services.prepare_run()  # before xdist starts its workers, which share what this process owns
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what the tests' own database cannot show; its lane runs it."""
-    others = {"sqlite", "postgres"} - {os.environ.get("DEFER_TEST_DATABASE", "sqlite")}
-    left = [item for item in items if any(item.get_closest_marker(f"on_{other}") for other in others)]
+    shown = DATABASES[os.environ.get("DEFER_TEST_DATABASE", "sqlite")]
+    others = set().union(*DATABASES.values()) - shown
+    left = [item for item in items if any(item.get_closest_marker(other) for other in others)]
     items[:] = [item for item in items if item not in left]
     config.hook.pytest_deselected(items=left)
 

@@ -152,6 +152,18 @@ def test_many_are_put_at_once(store: TaskStore) -> None:
     assert store.get(records[-1].id) == records[-1]
 
 
+@pytest.mark.parametrize("state", [State.PENDING, State.DEAD])
+def test_many_large_ones_are_put_and_found(store: TaskStore, state: State) -> None:
+    """More in all than one request of a database, or one answer, takes."""
+    records = [a_record(payload=bytes([number]) * 899_000, state=state) for number in range(12)]
+    store.put(records)
+    assert {each.id for each in store.list(state)} == {each.id for each in records}
+    if state is State.PENDING:
+        leased = store.lease_due(now=NOW, limit=12, seconds=60)
+        assert {(each.id, each.payload) for each in leased} == {(each.id, each.payload) for each in records}
+    assert store.delete([each.id for each in records]) == 12
+
+
 def test_put_forgets_pending_records_only(store: TaskStore) -> None:
     sent, dead = a_record(), a_record(state=State.DEAD)
     store.put([sent, dead])

@@ -56,6 +56,7 @@ def queued() -> int:
     return len(transport.queued())
 
 
+@pytest.mark.on_sql  # the admin's permissions are joins
 def test_the_list_shows_what_is_dead_and_why(admin: Client, dead: DeferredTask) -> None:
     page = admin.get(reverse(CHANGELIST), {"state": "dead"}).content.decode()
     assert dead.pk in page
@@ -63,6 +64,7 @@ def test_the_list_shows_what_is_dead_and_why(admin: Client, dead: DeferredTask) 
     assert "permanent" in page
 
 
+@pytest.mark.on_sql  # the admin's permissions are joins
 def test_one_is_shown_with_its_traceback_and_nothing_to_edit(admin: Client, dead: DeferredTask) -> None:
     page = admin.get(reverse("admin:defer_django_deferredtask_change", args=[dead.pk])).content.decode()
     assert "the shop is closed" in page
@@ -71,6 +73,7 @@ def test_one_is_shown_with_its_traceback_and_nothing_to_edit(admin: Client, dead
     assert admin.get(reverse("admin:defer_django_deferredtask_add")).status_code == 403
 
 
+@pytest.mark.on_sql  # the admin's permissions are joins
 def test_the_action_runs_it_again_under_a_new_name(admin: Client, dead: DeferredTask, calls: list[Any]) -> None:
     answer = admin.post(reverse(CHANGELIST), {"action": "rerun", "_selected_action": [dead.pk]}, follow=True)
     assert "1 re-run." in answer.content.decode()
@@ -79,6 +82,7 @@ def test_the_action_runs_it_again_under_a_new_name(admin: Client, dead: Deferred
     assert not DeferredTask.objects.filter(state=State.DEAD).exists()
 
 
+@pytest.mark.on_sql  # the admin's permissions are joins
 def test_what_is_not_dead_is_not_run_again(admin: Client) -> None:
     handle = defer(tasks.record, 2)
     answer = admin.post(reverse(CHANGELIST), {"action": "rerun", "_selected_action": [handle.record_id]}, follow=True)
@@ -86,6 +90,7 @@ def test_what_is_not_dead_is_not_run_again(admin: Client) -> None:
     assert queued() == 1
 
 
+@pytest.mark.on_sql  # the admin's permissions are joins
 def test_only_dead_letters_are_deleted(admin: Client, dead: DeferredTask) -> None:
     waiting = defer(tasks.record, 2)
 
@@ -99,6 +104,7 @@ def test_only_dead_letters_are_deleted(admin: Client, dead: DeferredTask) -> Non
     assert not DeferredTask.objects.filter(pk=dead.pk).exists()
 
 
+@pytest.mark.on_sql  # the admin's permissions are joins
 def test_staff_without_permission_sees_nothing(client: Client, dead: DeferredTask) -> None:
     client.force_login(User.objects.create_user("clerk", is_staff=True))
     assert client.get(reverse(CHANGELIST)).status_code == 403

@@ -7,9 +7,12 @@ payload that is too large for one entity goes on in further rows, of the state `
 
 from __future__ import annotations
 
+import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from django.db import OperationalError, connections
@@ -19,16 +22,21 @@ from defer_core.record import State, TaskRecord, new_id
 from .models import DeferredTask, to_column
 from .store import DjangoTaskStore, delete
 
+log = logging.getLogger("defer")
+
 PART = 900_000
 """Bytes of payload in one row: an entity has 1,048,572, also for the envelope and the last error."""
 MAX_PARTS = DjangoTaskStore.max_payload // PART + 1
+ROWS_AT_ONCE = 4
+"""Rows that are read, or deleted, at a time: the library takes answers of 4 MiB, and reads what it deletes."""
 MAX_ERROR = 20_000
 """Characters of the last error that are kept."""
-BATCH = 400
-"""Rows that one transaction writes."""
+BATCH, BATCH_BYTES = 400, 3_500_000
+"""Rows, and bytes of them, that one transaction of several records writes: the Datastore takes 500 and 10 MiB."""
 TRIES = 6
 
 Result = TypeVar("Result")
+Records = list[TaskRecord]  # the method `list` hides the type in its class
 
 
 class DatastoreTaskStore(DjangoTaskStore):
@@ -41,11 +49,23 @@ class DatastoreTaskStore(DjangoTaskStore):
         return True
 
     def put(self, records: Sequence[TaskRecord], forget: Sequence[str] = ()) -> None:
-        """More than one transaction takes are several, unless the caller has one open; `forget` goes with the last."""
-        rows = [row for record in records for row in _rows_of(record)]
-        for start in range(0, len(rows) or 1, BATCH):
-            ending = start + BATCH >= len(rows)
-            self._repeat(lambda: self._put(rows[start : start + BATCH], forget if ending else ()))  # noqa: B023
+        """More than one transaction takes are several, unless the caller has one open; `forget` goes with the last.
+        Where one of them fails, those before it are taken back."""
+        *first, last = _commits([list(_rows_of(record)) for record in records])
+        try:
+            for rows in first:
+                self._repeat(partial(self._put, rows, ()))
+            self._repeat(partial(self._put, last, forget))
+        except Exception:
+            if first and not self.in_transaction():
+                self._take_back(records)
+            raise
+
+    def _take_back(self, records: Sequence[TaskRecord]) -> None:
+        try:
+            self.delete([record.id for record in records])
+        except Exception:
+            log.exception("Records were written in part, and could not be deleted: the sweep will send them.")
 
     def _put(self, rows: list[DeferredTask], forget: Sequence[str]) -> None:
         if rows:
@@ -60,22 +80,22 @@ class DatastoreTaskStore(DjangoTaskStore):
         row = self._row(record_id)
         if row is None:
             return None
-        parts = self._rows.in_bulk(_part_ids(row))
-        payload = b"".join(bytes(parts[pk].payload or b"") for pk in sorted(parts))
-        return row.to_record() if not parts else row.to_record(payload=bytes(row.payload or b"") + payload)
+        pieces = [row.payload, *(part.payload for part in self._read(_part_ids(row)))]
+        return row.to_record() if len(pieces) == 1 else row.to_record(payload=b"".join(map(bytes, pieces)))
 
     def delete(self, record_ids: Sequence[str], *, lease: str | None = None) -> int:
         return self._repeat(lambda: self._delete(lambda row: lease is None or row.lease == lease, record_ids))
 
     def _delete(self, wanted: Callable[[DeferredTask], bool], record_ids: Sequence[str]) -> int:
-        gone = [row for row in self._rows.in_bulk(list(record_ids)).values() if wanted(row)]
-        if gone:
-            delete(self._rows.filter(pk__in=[pk for row in gone for pk in (row.pk, *_part_ids(row))]))
+        gone = [[row.pk, *_part_ids(row)] for row in self._read(list(record_ids)) if wanted(row)]
+        for some in _slices([pk for pks in gone for pk in pks]):
+            delete(self._rows.filter(pk__in=some))
         return len(gone)
 
-    def lease_due(self, *, now: float, limit: int, seconds: float) -> list[TaskRecord]:
+    def lease_due(self, *, now: float, limit: int, seconds: float) -> Records:
         due = self._rows.filter(state=State.PENDING.value, due__lte=now).order_by("due", "pk")
-        leased = (self._repeat(lambda: self._lease(row.pk, now, seconds)) for row in list(due[:limit]))  # noqa: B023
+        ids = [pk for pk, _ in due.values_list("pk", "due")[:limit]]  # from the index, without the rows
+        leased = (self._repeat(partial(self._lease, each, now, seconds)) for each in ids)
         return [record for record in leased if record is not None]
 
     def _lease(self, record_id: str, now: float, seconds: float) -> TaskRecord | None:
@@ -103,10 +123,22 @@ class DatastoreTaskStore(DjangoTaskStore):
         self._rows.filter(pk=record_id).update(**columns)
         return True
 
-    def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
+    def list(self, state: State, *, limit: int = 100, after: str = "") -> Records:
         """Columns of bytes cannot be left out of a query here."""
-        rows = self._rows.filter(state=state.value, pk__gt=after).order_by("pk")[:limit]
-        return [row.to_record(payload=None) for row in rows]
+        found: Records = []
+        while room := min(limit - len(found), ROWS_AT_ONCE):
+            rows = list(self._rows.filter(state=state.value, pk__gt=after).order_by("pk")[:room])
+            found += [row.to_record(payload=None) for row in rows]
+            if len(rows) < room:
+                break
+            after = rows[-1].pk
+        return found
+
+    def _read(self, ids: Sequence[str]) -> Iterator[DeferredTask]:
+        """The rows that there are, in the order of their ids."""
+        for some in _slices(ids):
+            rows = self._rows.in_bulk(some)
+            yield from (rows[each] for each in some if each in rows)
 
     def _row(self, record_id: str) -> DeferredTask | None:
         return self._rows.filter(pk=record_id).first()
@@ -132,6 +164,32 @@ def _rows_of(record: TaskRecord) -> Iterator[DeferredTask]:
         row.payload = record.payload[:PART]
         yield from _parts(record.id, record.payload)
     yield row
+
+
+def _commits(groups: Sequence[list[DeferredTask]]) -> Iterator[list[DeferredTask]]:
+    """Rows as one transaction takes them, those of a record together. But Google's emulators take no more than 4 MiB:
+    there a record may come after its parts, which nothing refers to until then."""
+    if "DATASTORE_EMULATOR_HOST" in os.environ:
+        groups = [[row] for group in groups for row in group]
+    rows: list[DeferredTask] = []
+    size = 0
+    for group in groups:
+        more = sum(map(_size, group))
+        if rows and (size + more > BATCH_BYTES or len(rows) + len(group) > BATCH):
+            yield rows
+            rows, size = [], 0
+        rows += group
+        size += more
+    yield rows
+
+
+def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + ROWS_AT_ONCE] for start in range(0, len(ids), ROWS_AT_ONCE))
+
+
+def _size(row: DeferredTask) -> int:
+    """Bytes of a row on the wire, about."""
+    return 2000 + len(row.envelope) + len(row.payload or b"") + 4 * (len(row.routing) + len(row.last_error))
 
 
 def _parts(record_id: str, payload: bytes) -> Iterator[DeferredTask]:
