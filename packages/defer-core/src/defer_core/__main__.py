@@ -67,7 +67,7 @@ def run_sweep(budget: float | None, say: Callable[[str], object] = print) -> int
 
 
 def run_dead(arguments: argparse.Namespace, stores: Sequence[TaskStore], say: Callable[[str], object] = print) -> int:
-    """List, show, re-run or drop dead letters."""
+    """List, show, re-run or drop dead letters. Raises KeyError for an id that is not given or not there."""
     every = [(record.id, store) for store in stores for record in dead.dead_letters(store)]
     if arguments.action == "list":
         for record_id, store in every:

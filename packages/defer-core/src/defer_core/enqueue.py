@@ -32,13 +32,13 @@ def defer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
 
 
 async def adefer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
-    """`defer` from a coroutine, in a thread: stores and queues block.
+    """`defer` from a coroutine, in a thread: stores and queues block. Raises what `defer` raises.
     A surrounding transaction of this thread is not joined."""
     return await asyncio.to_thread(partial(defer, func, *args, **kwargs))
 
 
 def enqueue(task: Task) -> TaskHandle:
-    """Send a task, or leave it to the commit of the surrounding transaction."""
+    """Send a task, or leave it to the commit of the surrounding transaction. Raises what `defer` raises."""
     config = current()
     store = store_for(task.options, config)
     if config.the_transport.in_transaction() and task.options.transactional is not False:
@@ -68,7 +68,8 @@ def _enqueue_record(
 
 
 def store_for(wanted: TaskOptions, config: Config) -> TaskStore | None:
-    """The store whose open transaction a task joins, else the configured one; None where there is none."""
+    """The store whose open transaction a task joins, else the configured one; None where there is none.
+    Raises ConfigError for an alias that no store has."""
     alias = wanted.using
     stores = [each.using(alias) for each in config.stores if alias is None or each.has_alias(alias)]
     if alias is not None and not stores:
