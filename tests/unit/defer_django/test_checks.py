@@ -75,6 +75,8 @@ def test_defer_that_is_no_dict_is_an_error() -> None:
         {"TRANSPORT": "memory", "DOORS": ["front"]},
         {"TRANSPORT": "memory", "DOORS": ["oidc"]},  # without its audience
         {"TRANSPORT": "memory", "DOORS": ["cloud-run-iam"], "KEYS": []},
+        {"TRANSPORT": "memory", "QUEUES": [{"name": "default", "rate": 5}]},
+        {"TRANSPORT": "memory", "QUEUES": [5]},
     ],
     ids=str,
 )

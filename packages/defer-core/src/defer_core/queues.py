@@ -58,6 +58,8 @@ def declared(config: Config) -> dict[str, QueueSettings]:
 
 def parse(entry: str | Mapping[str, Any]) -> QueueSettings:
     """A queue from its name, or from a mapping of settings. Raises ConfigError."""
+    if not isinstance(entry, str | Mapping):
+        raise ConfigError(f"`queues` has the entry {entry!r}: give a queue's name, or a dict with `name`.")
     given = {"name": entry} if isinstance(entry, str) else dict(entry)
     known = {each.name for each in fields(QueueSettings)}
     for key in given:

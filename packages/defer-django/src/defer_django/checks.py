@@ -16,6 +16,7 @@ from django.urls import NoReverseMatch, reverse
 
 from defer_core.config import UNCONFIGURED, Config, current, nearest, on_google_cloud
 from defer_core.errors import ConfigError
+from defer_core.queues import declared
 
 from . import conf
 from .models import DeferredTask
@@ -87,8 +88,9 @@ def _unknown(key: Any) -> CheckMessage:
 
 
 def _make(config: Config) -> None:
-    """Raises ConfigError for a transport or a door that cannot be made. (The handler is no dependency of this one.)"""
+    """Raises ConfigError for a transport, a door or a queue that cannot be made. (The handler is no dependency.)"""
     _ = config.the_transport
+    declared(config)
     if config.doors and find_spec("defer_gae_handler"):
         import_module("defer_gae_handler.doors").configured_doors(config)
 
