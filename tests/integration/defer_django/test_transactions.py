@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import override_settings
 from testapp.models import Author
 from testapp.tasks import record
 
-from defer_core import ConfigError, PayloadTooLargeError, Status, TaskTooLargeError, defer, defer_many
+from defer_core import ConfigError, PayloadTooLargeError, Status, TaskTooLargeError, adefer, defer, defer_many
 from defer_core.config import configured, current
 from defer_core.errors import AmbiguousSendError, TransportRefusedError, TransportUnavailableError
 from defer_core.record import State
@@ -272,6 +273,21 @@ def test_a_task_is_the_transaction_s_also_where_plain_ones_are_kept_elsewhere(ca
             raise RuntimeError
         defer(record, "plain")
         drain()
+    assert sorted(calls) == [("kept",), ("plain",)]
+
+
+def test_a_coroutine_follows_the_transaction_around_it(calls: list[Any]) -> None:
+    async def later(argument: str) -> Status:
+        return (await adefer(record, argument)).status
+
+    with pytest.raises(RuntimeError), transaction.atomic():
+        assert async_to_sync(later)("never") is Status.WAITS_FOR_COMMIT
+        raise RuntimeError
+    with transaction.atomic():
+        async_to_sync(later)("kept")
+        assert queued() == 0
+    assert async_to_sync(later)("plain") is Status.SENT
+    drain()
     assert sorted(calls) == [("kept",), ("plain",)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -33,8 +34,13 @@ def defer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
 
 async def adefer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
     """`defer` from a coroutine, in a thread: stores and queues block. Raises what `defer` raises.
-    A surrounding transaction of this thread is not joined."""
-    return await asyncio.to_thread(partial(defer, func, *args, **kwargs))
+    Under Django it is the thread of its connections, and their transaction is followed."""
+    call = partial(defer, func, *args, **kwargs)
+    asgiref = sys.modules.get("asgiref.sync")
+    if asgiref is None:
+        return await asyncio.to_thread(call)
+    handle: TaskHandle = await asgiref.sync_to_async(call)()
+    return handle
 
 
 def enqueue(task: Task) -> TaskHandle:
