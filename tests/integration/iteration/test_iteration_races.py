@@ -7,18 +7,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from django.db import connection, connections
 from django.db.models import F
+from integration.iteration.workers import Killed, finish
 from testapp import iterations
 from testapp.models import Row
 
 from defer_core import clock
-from defer_core.delivery import Delivery
-from defer_core.execute import Outcome, execute
 from defer_core.sweep import sweep
 from defer_iteration import IterationHandle, queryset_rows
 from defer_iteration import defer_iteration_with_finalize as walk
@@ -154,41 +153,6 @@ def test_two_sweeps_wake_a_shard_once(store: DjangoIterationStore) -> None:
 # --- all of it at once ------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """A worker dies: its connection is cut, and with it its transaction."""
-
-
-def work(queue: Any, dice: random.Random, in_flight: set[str], lock: threading.Lock, stop: threading.Event) -> None:
-    """Deliver tasks, now and then one that somebody else has at hand too, until there are none."""
-    try:
-        while not stop.is_set() and deliver_one(queue, dice, in_flight, lock):
-            pass
-    finally:
-        connections.close_all()
-
-
-def deliver_one(queue: Any, dice: random.Random, in_flight: set[str], lock: threading.Lock) -> bool:
-    """Whether there was any task."""
-    with lock:
-        tasks = queue.queued()
-        free = [task for task in tasks if task.name not in in_flight or dice.random() < 0.1]
-        task = dice.choice(free) if free else None
-        if task is not None:
-            in_flight.add(task.name)
-    if task is None:
-        time.sleep(0.01)
-        return bool(tasks)
-    try:
-        if execute(task.message.body, Delivery(task_name=task.name)) is Outcome.DONE:
-            queue.remove(task)
-    except Killed:
-        connections.close_all()
-    finally:
-        with lock:
-            in_flight.discard(task.name)
-    return True
-
-
 @pytest.mark.parametrize("atomic", [True, False])
 def test_workers_that_are_killed_and_tasks_delivered_twice(
     races: Any, postgres_alias: str, monkeypatch: pytest.MonkeyPatch, atomic: bool
@@ -214,15 +178,7 @@ def test_workers_that_are_killed_and_tasks_delivered_twice(
     )  # fmt: skip
     if atomic:  # the rows are written by the connection that the iteration is on, whatever the router says
         make_atomic(handle)
-    in_flight: set[str] = set()
-    lock, stop = threading.Lock(), threading.Event()
-    with ThreadPoolExecutor(4) as pool:
-        done = [pool.submit(work, races, random.Random(seed), in_flight, lock, stop) for seed in range(4)]
-        try:
-            for each in done:
-                each.result(4 * PATIENCE)
-        finally:
-            stop.set()
+    finish(races, seconds=4 * PATIENCE)
     later = clock.now() + 10_000
     with clock.replaced(lambda: later):
         assert sweep().counts["woken"] == 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.db import NotSupportedError
+from django.db import NotSupportedError, connections
 from django.db.models import QuerySet
 
 from .errors import HeldError
@@ -92,15 +92,23 @@ class DatastoreRows(QuerySetRows):
         """Ranges by Datastore's own sample; None where there is too little of it."""
         if self.ordering.field is not None:
             return None
-        from gcloudc.db.backends.common.parsers.expressions import Scatter
-
-        kind = self.queryset.model._base_manager.using(self.queryset.db)
-        sample = sorted((pk,) for pk in kind.order_by(Scatter()).values_list("pk", flat=True)[: shards * SAMPLES])
+        sample = sorted(self._scattered(shards * SAMPLES))
         if len(sample) < shards * SAMPLES // 2:
             return None
         last = max(self._keys(sample[-1]), default=sample[-1])
         bounds = [sample[len(sample) * index // shards] for index in range(1, shards)]
         return Split(ranges=_ranges(bounds, last))
+
+    def _scattered(self, number: int) -> list[Key]:
+        """Keys of Datastore's sample. `order_by(Scatter())` of `gcloudc` 1.5 sorts the whole kind here instead, and not
+        by that property."""
+        connection: Any = connections[self.queryset.db]
+        model = self.queryset.model
+        kind = [model, *model._meta.get_parent_list()][-1]._meta.db_table
+        query = connection.get_query_class()(connection, [kind], only_return_keys=True, namespace=connection.namespace)
+        query.order_by(["__scatter__"])
+        found = (each.key().id_or_name for each in query.fetch(offset=0, limit=number))
+        return [(model._meta.pk.to_python(each),) for each in found]
 
     def _split_walked(self, shards: int) -> Split:
         """Ranges by every so-manieth key of a walk over all: SAMPLES a shard, to twice as many."""

@@ -1,0 +1,375 @@
+"""Iterations where Datastore is the database, by `gcloudc`: the protocol on Google's Firestore emulator in Datastore
+mode, Datastore's own sample of keys on its Datastore emulator."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+from unittest import mock
+
+import pytest
+import services
+from django.db import connections
+from integration.iteration.workers import Killed, finish
+from testapp import iterations
+from testapp.models import Row
+
+from defer_core import clock
+from defer_core.delivery import Delivery
+from defer_core.execute import Outcome, execute
+from defer_core.record import new_id
+from defer_core.sweep import sweep
+from defer_core.testing import drain
+from defer_iteration import IterationHandle, stores
+from defer_iteration import defer_iteration_with_finalize as walk
+from defer_iteration.base import Completion
+from defer_iteration.errors import FenceLostError, IterationRefusedError
+from defer_iteration.iteration import Iteration, IterationState
+from defer_iteration.queryset_rows import rows_over
+from defer_iteration.shard import KeyRange, Shard
+
+pytestmark = pytest.mark.skipif(find_spec("gcloudc") is None, reason="gcloudc is not installed: it needs Django < 6")
+ALIAS = "protocol"
+
+
+def make(count: int, /, alias: str = ALIAS, **values: Any) -> list[int]:
+    """Rows with spread keys, written past `gcloudc`, which asks after each; returns the keys in order."""
+    from google.cloud import datastore
+
+    connections[alias].ensure_connection()
+    client = connections[alias].connection._client
+    dice = random.Random(count)
+    keys = sorted(dice.sample(range(1, 2**53), count))
+    blank = {field.column: field.get_default() for field in Row._meta.fields if not field.primary_key}
+    for start in range(0, count, 400):
+        entities = []
+        for at, key in enumerate(keys[start : start + 400], start):
+            entity = datastore.Entity(client.key(Row._meta.db_table, key))
+            given = {name: value(at) if callable(value) else value for name, value in values.items()}
+            entity.update({**blank, "number": at, **given})
+            entities.append(entity)
+        client.put_multi(entities)
+    return keys
+
+
+def rows(alias: str = ALIAS) -> Any:
+    return Row.objects.using(alias)
+
+
+def start(source: Any = None, **options: Any) -> IterationHandle:
+    return walk(rows().all() if source is None else source, iterations.callback, iterations.finalize, **options)
+
+
+def run(queue: Any, task: Any) -> None:
+    """A delivery that the queue gets an answer to."""
+    assert execute(task.message.body, Delivery(task_name=task.name)) is Outcome.DONE
+    queue.remove(task)
+
+
+# --- the protocol -----------------------------------------------------------------------------------------------------
+
+
+def test_every_row_is_passed_and_finalize_runs_once(firestore_queue: Any) -> None:
+    keys = make(60)
+    start(_shards=4)
+    drain(firestore_queue)
+    assert iterations.times() == dict.fromkeys(keys, 1)
+    assert iterations.finalized == [()] and iterations.counters == [{"passed": 60}]
+    assert stores.store_on(ALIAS).list() == []
+
+
+def test_no_rows_finalize_too(firestore_queue: Any) -> None:
+    start()
+    drain(firestore_queue)
+    assert iterations.finalized == [()]
+
+
+def test_workers_that_are_killed_and_tasks_delivered_twice(
+    firestore_queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("defer_iteration.datastore_rows.LIMIT", 15)
+    monkeypatch.setattr("defer_iteration.pace.CHECKPOINT_EVERY", 0.1)
+    keys, dice, kills = make(200), random.Random(7), []
+
+    def maybe_die(row: Any) -> None:
+        if len(kills) < 8 and dice.random() < 0.05:
+            kills.append(row.pk)
+            raise Killed
+
+    iterations.before.append(maybe_die)
+    handle = start(_shards=5, _delete_marker=False)
+    finish(firestore_queue, seconds=240)
+    later = clock.now() + 10_000
+    with clock.replaced(lambda: later):
+        assert sweep().counts["woken"] == 0
+    assert handle.progress().state is IterationState.DONE
+    assert len(kills) == 8 and set(iterations.seen) == set(keys)
+    assert set(iterations.finalized) == {()}
+    assert all(counted == {"passed": 200} for counted in iterations.counters)
+
+
+def test_shards_that_complete_at_once_abort_each_other_and_one_is_the_last(firestore_queue: Any) -> None:
+    store, number = stores.store_on(ALIAS), 4
+    iteration = Iteration(id=new_id(), job=b"")
+    store.create(iteration)
+    shards = [Shard(iteration_id=iteration.id, index=index, range=KeyRange()) for index in range(number)]
+    assert store.plan(iteration, shards, total=number)
+    claims = [store.claim(iteration.id, index, 0, due=lambda wakes: 1.0) for index in range(number)]
+    together = threading.Barrier(number)
+
+    def complete(shard: Shard) -> Completion:
+        first = []
+
+        def work() -> Completion:
+            if not first:  # every transaction has begun before any commits
+                first.append(store.get(iteration.id))
+                together.wait(30)
+            return store.complete(shard, due=1.0)
+
+        try:
+            return store.transact(work)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(number) as pool:
+        ends = list(pool.map(complete, [claim[1] for claim in claims if claim is not None]))
+    assert Counter(ends) == {Completion.OPEN: number - 1, Completion.LAST: 1}
+    found = store.get(iteration.id)
+    assert found is not None and found.state is IterationState.FINALIZING
+
+
+def test_pause_resume_and_cancel(firestore_queue: Any) -> None:
+    keys = make(30)
+    handle = start(_shards=2, _delete_marker=False)
+    run(firestore_queue, firestore_queue.queued()[0])
+    assert handle.pause() and not handle.pause()
+    drain(firestore_queue)
+    assert iterations.seen == [] and handle.progress().state is IterationState.PAUSED
+    assert handle.resume()
+    drain(firestore_queue)
+    assert iterations.times() == dict.fromkeys(keys, 1) and iterations.finalized == [()]
+    other = start()
+    assert other.cancel()
+    drain(firestore_queue)
+    assert other.progress().state is IterationState.CANCELLED and len(iterations.seen) == 30
+
+
+def test_what_a_queue_gives_up_on_is_woken(firestore_queue: Any) -> None:
+    keys = make(10)
+    now = clock.now()
+    start(_shards=2)
+    for which in ("plan", "0-", "finalize"):
+        while lost := [task for task in firestore_queue.queued() if task.name.partition("-")[2].startswith(which)]:
+            firestore_queue.remove(lost[0])
+            now += 4000
+            with clock.replaced(lambda at=now: at):
+                assert sweep().counts["woken"] >= 1
+            break
+        with clock.replaced(lambda at=now: at):
+            run(firestore_queue, firestore_queue.queued()[0])
+    with clock.replaced(lambda: now):
+        drain(firestore_queue)
+    assert set(iterations.seen) == set(keys) and iterations.finalized == [()]
+
+
+def test_quarantined_rows_are_kept_and_run_again(firestore_queue: Any) -> None:
+    keys = make(10)
+    bad = keys[3]
+
+    def fail(row: Any) -> None:
+        if row.pk == bad:
+            raise ValueError("poison")
+
+    iterations.before.append(fail)
+    handle = start(_shards=2, _on_error="quarantine", _max_attempts=2)
+    drain(firestore_queue)
+    progress = handle.progress()
+    assert progress.state is IterationState.DONE and sorted(iterations.seen) == sorted(set(keys) - {bad})
+    assert [(row.key, row.attempts) for row in progress.quarantined] == [((bad,), 2)]
+    assert handle.retry_quarantined() == 1
+    drain(firestore_queue)
+    assert handle.progress().quarantined[0].attempts == 3
+    iterations.before.clear()
+    handle.retry_quarantined()
+    drain(firestore_queue)
+    assert bad in iterations.seen and stores.store_on(ALIAS).get(handle.id) is None
+
+
+def test_atomic_is_refused_at_the_call(firestore_queue: Any) -> None:
+    with pytest.raises(IterationRefusedError, match="is a Datastore"), mock.patch("django.db.router.db_for_write"):
+        start(_atomic=True)
+    assert firestore_queue.queued() == [] and stores.store_on(ALIAS).list() == []
+
+
+# --- what one commit takes --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def commits() -> Iterator[list[int]]:
+    """The mutations of each commit, for the emulators take any number."""
+    from gcloudc.db.backends.common.base.connection import Connection
+
+    sizes: list[int] = []
+    commit = Connection.commit
+
+    def counted(self: Any) -> Any:
+        sizes.append(len(self._staged_writes))
+        return commit(self)
+
+    with mock.patch.object(Connection, "commit", counted):
+        yield sizes
+
+
+def test_a_thousand_shards_keep_within_500_mutations_a_commit(firestore_queue: Any) -> None:
+    make(1000)
+    with commits() as sizes:
+        handle = start(_shards=1000)
+        run(firestore_queue, firestore_queue.queued()[0])
+        assert len(handle.progress().shards) == 1000
+        while opening := [task for task in firestore_queue.queued() if "-open-" in task.name]:
+            run(firestore_queue, opening[0])
+        assert len(firestore_queue.queued()) == 1000
+        assert all(shard.generation == 1 for shard in handle.progress().shards)
+        run(firestore_queue, firestore_queue.queued()[0])
+        assert handle.pause() and handle.resume()
+        stores.store_on(ALIAS).delete(handle.id)
+    assert 200 < max(sizes) <= 500
+    assert len(iterations.seen) == 1 and stores.store_on(ALIAS).shards(handle.id) == []
+
+
+def test_many_shards_are_opened_by_pages_and_end(firestore_queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("defer_iteration.store_datastore.PAGE", 4)
+    monkeypatch.setattr("defer_iteration.store_datastore.DatastoreIterationStore.page", 4)
+    keys = make(30)
+    handle = start(_shards=11)
+    run(firestore_queue, firestore_queue.queued()[0])
+    opening = next(task for task in firestore_queue.queued() if "-open-" in task.name)
+    run(firestore_queue, opening)
+    assert execute(opening.message.body, Delivery(task_name=opening.name)) is Outcome.DONE  # delivered again
+    assert handle.pause() and handle.resume()
+    drain(firestore_queue)
+    assert set(iterations.seen) == set(keys) and iterations.finalized == [()]
+    assert iterations.counters == [{"passed": 30}] and stores.store_on(ALIAS).list() == []
+
+
+def test_of_two_plans_of_many_shards_the_older_writes_nothing_more(
+    firestore_queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("defer_iteration.store_datastore.PAGE", 4)
+    store = stores.store_on(ALIAS)
+    iteration = Iteration(id=new_id(), job=b"")
+    store.create(iteration)
+    old = store.claim_whole(iteration.id, IterationState.NEW, due=lambda wakes: 1.0)
+    assert old is not None
+    shards = [Shard(iteration_id=iteration.id, index=index, range=KeyRange(lower=(index,))) for index in range(9)]
+    assert store.prepare(old, shards) == ()
+    new = store.claim_whole(iteration.id, IterationState.NEW, due=lambda wakes: 1.0)
+    assert new is not None
+    with pytest.raises(FenceLostError):
+        store.prepare(old, shards)
+    assert store.prepare(new, shards[:6]) == ()
+    assert not store.plan(old, (), total=9) and store.plan(new, (), total=6)
+    assert store.shards(iteration.id) == shards[:6]
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_datastores_own_sample_divides_the_keys(datastore_queue: Any) -> None:
+    make(3000, "scatter")
+    with mock.patch("defer_iteration.datastore_rows.DatastoreRows._split_walked", side_effect=AssertionError):
+        found = rows_over(rows("scatter").all()).split(2)
+    assert found.total is None
+    first, second = found.ranges
+    number = rows("scatter").filter(pk__lt=first.upper[0]).count()
+    assert 3000 * 0.3 < number < 3000 * 0.7
+    assert second.closed and second.upper == (rows("scatter").order_by("-pk").first().pk,)
+
+
+def test_an_iteration_by_the_sample_passes_every_row(datastore_queue: Any) -> None:
+    keys = make(3000, "scatter")
+    start(rows("scatter").all(), _shards=2)
+    drain(datastore_queue)
+    assert iterations.times() == dict.fromkeys(keys, 1)
+
+
+def test_without_a_sample_one_walk_divides_the_keys_evenly(firestore_queue: Any) -> None:
+    keys = make(500)
+    with mock.patch("defer_iteration.datastore_rows.WALK", 60):
+        found = rows_over(rows().all()).split(4)
+    assert found.total == 500
+    bounds = [keys.index(each.lower[0]) for each in found.ranges[1:]]
+    assert all(abs(bound - share) <= 4 for bound, share in zip(bounds, (125, 250, 375), strict=True))
+    assert found.ranges[-1].upper == (keys[-1],)
+
+
+def test_fewer_rows_than_shards(firestore_queue: Any) -> None:
+    keys = make(3)
+    start(_shards=8)
+    drain(firestore_queue)
+    assert iterations.times() == dict.fromkeys(keys, 1)
+
+
+@pytest.mark.parametrize("limit", [3, 50])
+def test_the_order_of_a_field_with_repeated_values_and_nulls(
+    firestore_queue: Any, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Pages smaller than the rows of one value, and pages larger."""
+    monkeypatch.setattr("defer_iteration.datastore_rows.LIMIT", limit)
+    keys = make(60, rank=lambda at: None if at % 10 == 0 else at % 4)
+    handle = start(_shards=3, order_field="rank", _delete_marker=False)
+    drain(firestore_queue)
+    assert iterations.times() == dict.fromkeys(keys, 1)
+    ranges = [shard.range for shard in handle.progress().shards]
+    assert [each.nulls for each in ranges].count(True) == 1 and len(ranges) >= 3
+
+
+def test_a_shard_resumes_within_rows_of_one_value(firestore_queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = make(20, number=5)
+    at = [1_000_000.0]
+    with clock.replaced(lambda: at[0]):
+        start(_shards=2, order_field="number")
+        run(firestore_queue, firestore_queue.queued()[0])
+        iterations.before.append(lambda row: at.__setitem__(0, at[0] + 70.0))  # eight rows an attempt
+        drain(firestore_queue)
+    assert iterations.times() == dict.fromkeys(keys, 1) and iterations.seen == keys
+
+
+def test_a_filter_on_the_field_that_orders(firestore_queue: Any) -> None:
+    keys = make(40)
+    start(rows().filter(number__gte=10), _shards=3, order_field="number")
+    drain(firestore_queue)
+    assert iterations.times() == dict.fromkeys(keys[10:], 1)
+
+
+def test_a_filter_that_datastore_cannot_combine_is_held_with_the_remedy(firestore_queue: Any) -> None:
+    make(5)
+    handle = start(rows().filter(number__gte=2))
+    drain(firestore_queue)
+    progress = handle.progress()
+    assert progress.state is IterationState.HELD
+    assert "give as order_field the field that the queryset compares" in progress.reason
+    assert iterations.seen == [] and iterations.finalized == []
+
+
+def test_key_ranges_of_the_callers_own(firestore_queue: Any) -> None:
+    keys = make(40)
+    start(order_field="number", key_ranges_getter=halves)
+    drain(firestore_queue)
+    assert iterations.times() == dict.fromkeys(keys, 1)
+
+
+def halves(queryset: Any, shards: int) -> list[tuple[int | None, int | None]]:
+    """A key_ranges_getter with open ends."""
+    return [(None, 20), (20, None)]
+
+
+def test_the_emulators_are_what_is_tested(firestore_queue: Any) -> None:
+    assert "DATASTORE_EMULATOR_HOST" in services.os.environ
+    assert type(stores.store_on(ALIAS)).__name__ == "DatastoreIterationStore"

@@ -1,0 +1,62 @@
+"""Workers in threads, each with connections of its own, which take tasks from a queue in memory."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.db import connections
+
+from defer_core.delivery import Delivery
+from defer_core.execute import Outcome, execute
+
+
+class Killed(BaseException):
+    """A worker dies: its connection is cut, and with it its transaction."""
+
+
+def work(queue: Any, dice: random.Random, in_flight: set[str], lock: threading.Lock, stop: threading.Event) -> None:
+    """Deliver tasks, now and then one that somebody else has at hand too, until there are none."""
+    try:
+        while not stop.is_set() and deliver_one(queue, dice, in_flight, lock):
+            pass
+    finally:
+        connections.close_all()
+
+
+def deliver_one(queue: Any, dice: random.Random, in_flight: set[str], lock: threading.Lock) -> bool:
+    """Whether there was any task."""
+    with lock:
+        tasks = queue.queued()
+        free = [task for task in tasks if task.name not in in_flight or dice.random() < 0.1]
+        task = dice.choice(free) if free else None
+        if task is not None:
+            in_flight.add(task.name)
+    if task is None:
+        time.sleep(0.01)
+        return bool(tasks)
+    try:
+        if execute(task.message.body, Delivery(task_name=task.name)) is Outcome.DONE:
+            queue.remove(task)
+    except Killed:
+        connections.close_all()
+    finally:
+        with lock:
+            in_flight.discard(task.name)
+    return True
+
+
+def finish(queue: Any, *, seconds: float, workers: int = 4) -> None:
+    """Let so many workers empty the queue. Raises TimeoutError."""
+    in_flight: set[str] = set()
+    lock, stop = threading.Lock(), threading.Event()
+    with ThreadPoolExecutor(workers) as pool:
+        done = [pool.submit(work, queue, random.Random(seed), in_flight, lock, stop) for seed in range(workers)]
+        try:
+            for each in done:
+                each.result(seconds)
+        finally:
+            stop.set()
