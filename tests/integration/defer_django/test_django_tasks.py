@@ -14,7 +14,7 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from defer_core import CallableError, defer
+from defer_core import CallableError, CallableForbiddenError, defer
 from defer_core.config import current
 from defer_core.testing import MemoryTransport, drain
 
@@ -129,3 +129,13 @@ def test_a_task_that_only_its_backend_can_run_is_refused(app: ModuleType) -> Non
         defer(app.attempt)
     with pytest.raises(CallableError, match="does not lead back"):
         defer(app.add.using(queue_name="mail"))
+
+
+def test_an_allow_list_holds_for_the_task_and_not_for_what_runs_it(app: ModuleType, calls: list[Any]) -> None:
+    with override_settings(DEFER={"TRANSPORT": "memory", "CALLABLES": ["testapp.*"]}):
+        app.add.enqueue(1, 2)
+        drain()
+    assert [each[0] for each in calls] == ["add"]
+    with override_settings(DEFER={"TRANSPORT": "memory", "CALLABLES": ["shop.*"]}):
+        with pytest.raises(CallableForbiddenError, match=r"testapp\.django_tasks:add"):
+            app.add.enqueue(1, 2)

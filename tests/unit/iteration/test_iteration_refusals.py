@@ -10,8 +10,8 @@ from django.db.models import F
 from testapp import iterations
 from testapp.models import Author, Book, Row
 
-from defer_core.errors import CallableError, ConfigError, OptionError, UnserializableError
-from defer_core.testing import MemoryStore, in_memory
+from defer_core.errors import CallableError, CallableForbiddenError, ConfigError, OptionError, UnserializableError
+from defer_core.testing import MemoryStore, drain, in_memory
 from defer_iteration import IterationRefusedError, models
 from defer_iteration import defer_iteration_with_finalize as walk
 
@@ -91,6 +91,18 @@ def test_without_pickle_a_queryset_is_refused_and_a_function_is_not(transactiona
         with pytest.raises(UnserializableError, match="function"):
             walk(Row.objects.all(), iterations.callback, iterations.finalize)
         walk(iterations.all_rows, iterations.callback, iterations.finalize)
+
+
+def test_an_allow_list_holds_for_the_callbacks_and_not_for_what_calls_them(transactional_db: None, rows: Any) -> None:
+    iterations.reset()
+    keys = rows(7)
+    with in_memory(store="django", callables=["testapp.*"]) as queue:
+        walk(Row.objects.all(), iterations.callback, iterations.finalize, _shards=2)
+        drain(queue)
+        assert sorted(iterations.seen) == keys and iterations.finalized == [()]
+        with pytest.raises(CallableForbiddenError, match="print"):
+            walk(Row.objects.all(), print, iterations.finalize)
+    iterations.reset()
 
 
 def test_tasks_kept_elsewhere_are_a_configuration_error(transactional_db: None) -> None:

@@ -30,6 +30,8 @@ FORBIDDEN = (
     "builtins.open", "io.open*", "_io.open*",
 )  # fmt: skip
 """Patterns of callables that no project means to run from a queue."""
+OWN = ("defer_iteration.*.run_*", "defer_django.tasks.run")
+"""Patterns of our own packages' tasks: an allow-list holds for what these call in turn."""
 _CACHE = 4096
 
 
@@ -38,7 +40,8 @@ class Policy:
     Patterns are those of a shell, over `module.qualname`."""
 
     def __init__(self, allowed: Sequence[str] | None = None, forbidden: Sequence[str] | None = None) -> None:
-        self._allowed, self._allowed_text = _compiled(allowed), ", ".join(allowed or ())
+        self._allowed = None if allowed is None else _compiled([*allowed, *OWN])
+        self._allowed_text = ", ".join(allowed or ())
         self._forbidden = _compiled(FORBIDDEN if forbidden is None else forbidden)
         self.passed: dict[str, Any] = {}
         """What has passed, by name, with the object that the name led to once that has been looked at."""

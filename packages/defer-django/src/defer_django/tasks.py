@@ -51,12 +51,11 @@ class DeferBackend(BaseTaskBackend):
     def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Defer the task. Raises InvalidTask, TypeError for arguments that are no JSON, and what `defer()` raises."""
         self.validate_task(task)
-        job = Job(
-            path=task.module_path, id=new_id(), backend=self.alias, queue=task.queue_name, enqueued=timezone.now()
-        )
+        job = Job(id=new_id(), backend=self.alias, queue=task.queue_name, enqueued=timezone.now())
         result = job.result(task, args, kwargs, TaskResultStatus.READY)
         options = {f"_{name}": value for name, value in self.options.items()}
-        defer(run, *job.wire(), result.args, result.kwargs, _queue=task.queue_name, _eta=task.run_after, **options)
+        call = (import_string(task.module_path), *job.wire(), result.args, result.kwargs)
+        defer(run, *call, _queue=task.queue_name, _eta=task.run_after, **options)
         task_enqueued.send(type(self), task_result=result)
         return result
 
@@ -65,8 +64,6 @@ class DeferBackend(BaseTaskBackend):
 class Job:
     """What a run must know to give the task its result and signals."""
 
-    path: str
-    """`module.name` of the task."""
     id: str
     """The result's id."""
     backend: str
@@ -76,9 +73,9 @@ class Job:
     enqueued: datetime
     """When it was enqueued."""
 
-    def wire(self) -> tuple[str, str, str, str, float]:
-        """As it travels: positional arguments of `run`."""
-        return self.path, self.id, self.backend, self.queue, self.enqueued.timestamp()
+    def wire(self) -> tuple[str, str, str, float]:
+        """As it travels: positional arguments of `run`, after the task, which travels by name like any callable."""
+        return self.id, self.backend, self.queue, self.enqueued.timestamp()
 
     def result(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], status: Any) -> Any:
         """A TaskResult in the state `status`, of an attempt that begins now unless it is only enqueued."""
@@ -100,13 +97,13 @@ class Job:
 
 
 def run(
-    path: str, result_id: str, backend: str, queue: str, enqueued: float, args: list[Any], kwargs: dict[str, Any]
+    named: Any, result_id: str, backend: str, queue: str, enqueued: float, args: list[Any], kwargs: dict[str, Any]
 ) -> None:
     """Run a task of `django.tasks`. An exception is the queue's to retry and finishes nothing, unless permanent."""
     zone = timezone.get_default_timezone() if settings.USE_TZ else None
     since = datetime.fromtimestamp(enqueued, zone)
-    task = import_string(path).using(backend=backend, queue_name=queue)
-    job = Job(path=path, id=result_id, backend=backend, queue=queue, enqueued=since)
+    task = named.using(backend=backend, queue_name=queue)
+    job = Job(id=result_id, backend=backend, queue=queue, enqueued=since)
     result = job.result(task, args, kwargs, TaskResultStatus.RUNNING)
     sender = type(task.get_backend())
     task_started.send(sender, task_result=result)
