@@ -205,7 +205,23 @@ def test_a_failing_hook_before_ours_leaves_the_task_to_the_sweep(calls: list[Any
     assert calls == [("kept",)]
 
 
-def test_our_hook_never_stops_those_behind_it(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_of_the_stores_that_raises_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """Ours do not raise; should one do so all the same, the project's own hooks and its view go on."""
+    later: list[int] = []
+    store = current().the_store
+    assert store is not None
+
+    def fail() -> None:
+        raise RuntimeError("a hook of ours")
+
+    with caplog.at_level(logging.ERROR), transaction.atomic():
+        store.on_commit(fail)
+        transaction.on_commit(lambda: later.append(1))
+    assert later == [1]
+    assert "a hook of ours" in caplog.text
+
+
+def test_our_hook_never_stops_those_behind_it(calls: list[Any], caplog: pytest.LogCaptureFixture) -> None:
     later: list[int] = []
     transport = Failing()
     with configured(transport=transport, store="django", sweep_grace=0.0):
@@ -214,6 +230,7 @@ def test_our_hook_never_stops_those_behind_it(calls: list[Any], monkeypatch: pyt
             defer(record, "kept")
             transaction.on_commit(lambda: later.append(1))
         assert later == [1]
+        assert [each.message for each in caplog.records if "the sweep will" in each.message]  # said by us
         transport.error = None
         sweep()
         drain()
