@@ -70,6 +70,9 @@ class Processes:
         where = where or ("--url", f"http://127.0.0.1:{self.port}")
         return self.start("-m", "defer_local", *where, "--file", str(self.folder / "queue.sqlite3"))
 
+    def manage(self, *command: str) -> subprocess.Popen[bytes]:
+        return self.start("-m", "django", *command, "--settings", "django_site")
+
     def log(self) -> str:
         return (self.folder / "log").read_text()
 

@@ -18,9 +18,12 @@ class Command(BaseCommand):
     requires_system_checks: Any = []  # noqa: RUF012 (Django's own form)
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """What follows the name of the command goes to `defer-local` as it is."""
+        """What follows the name of the command goes to `defer-local`, but for what says where the settings are."""
+        ours = CommandParser(add_help=False, allow_abbrev=False)
+        for option in ("--settings", "--pythonpath"):  # which Django has heeded already
+            ours.add_argument(option)
         try:
-            status = self.handle(arguments=argv[2:])
+            status = self.handle(arguments=ours.parse_known_args(argv[2:])[1])
         except CommandError as error:
             self.stderr.write(f"CommandError: {error}")
             status = error.returncode
