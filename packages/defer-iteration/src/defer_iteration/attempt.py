@@ -88,8 +88,8 @@ class Attempt:
         """Pass rows until something is due. At least one row is passed, or no attempt would ever get on."""
         call, take_key, now = self.job.call, self.rows.take_key, clock.source()
         counting, counted, pace = self.current.counters, self.counted, self.pace
-        longest, event_at, before = pace.longest, pace.event_at, now()
-        last, rows = _NONE, 0
+        last, rows, at = _NONE, 0, now()
+        look_at = pace.look_at(at)
         while True:
             earlier = rows
             for row in self.page(self._key(last)):
@@ -105,13 +105,12 @@ class Attempt:
                 if counting:
                     counted.update(counting)
                     counting.clear()
-                at = now()
-                if at - before > longest:
-                    longest = at - before
-                    event_at = pace.slowed(longest)
                 before = at
-                if at >= event_at or asked:
-                    return Passed(why=Why.TIME, last=self._key(last), rows=rows)
+                at = now()
+                if at >= look_at or asked:
+                    if pace.is_due(before, at):
+                        return Passed(why=Why.TIME, last=self._key(last), rows=rows)
+                    look_at = pace.look_at(at)
             if rows - earlier < self.rows.page_size:
                 return Passed(why=Why.END, last=self._key(last), rows=rows)
             if self.one_page:

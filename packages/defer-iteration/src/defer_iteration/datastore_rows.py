@@ -12,7 +12,7 @@ together, and a page begins with the value of the last row: what has been passed
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import NotSupportedError, connections
 from django.db.models import QuerySet
@@ -34,6 +34,8 @@ WALK = 10_000
 
 class DatastoreRows(QuerySetRows):
     """A queryset on Datastore, in the order of a field."""
+
+    in_sql: ClassVar[bool] = False
 
     def __init__(
         self, queryset: QuerySet[Any], order_field: str = "pk", key_ranges_getter: KeyRangesGetter | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db.models import Q, QuerySet
+from django.db.models import Field, Q, QuerySet
 
 from .errors import IterationRefusedError
 from .shard import Key, KeyRange
@@ -16,6 +16,8 @@ from .shard import Key, KeyRange
 class Ordering:
     """By a field, ties broken by primary key; or by primary key alone."""
 
+    fields: tuple[Field[Any, Any], ...]
+    """The fields whose values a row's key has."""
     field: str | None = None
     """The lookup path of the field; None orders by primary key."""
     nullable: bool = False
@@ -66,11 +68,12 @@ def ordering_of(queryset: QuerySet[Any], order_field: str) -> Ordering:
     values a row."""
     options = queryset.model._meta
     if order_field in ("pk", options.pk.name, options.pk.attname):
-        return Ordering()
+        return Ordering(fields=(options.pk,))
     if order_field in queryset.query.annotations:
         if order_field not in queryset.query.annotation_select:
             raise IterationRefusedError(f"order_field is {order_field!r}, an alias(): make it an annotate().")
-        return Ordering(field=order_field, nullable=True, attribute=order_field)
+        values = queryset.query.annotations[order_field].output_field
+        return Ordering(fields=(values, options.pk), field=order_field, nullable=True, attribute=order_field)
     try:
         path, field, _, rest = queryset.query.names_to_path(order_field.split("__"), options)
     except (FieldError, FieldDoesNotExist) as error:
@@ -80,4 +83,5 @@ def ordering_of(queryset: QuerySet[Any], order_field: str) -> Ordering:
     *before, _ = order_field.split("__")
     nullable = field.null or any(step.join_field.null or not step.direct for step in path)
     attribute = None if before else field.attname
-    return Ordering(field="__".join([*before, field.attname]), nullable=nullable, attribute=attribute)
+    path_to = "__".join([*before, field.attname])
+    return Ordering(fields=(field, options.pk), field=path_to, nullable=nullable, attribute=attribute)

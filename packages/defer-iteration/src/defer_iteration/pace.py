@@ -42,10 +42,14 @@ class Pace:
         """When the next pause is due."""
         return min(self.stop_at, self.checkpoint_at)
 
-    def slowed(self, longest: float) -> float:
-        """A row took longer than any before it: returns the new `event_at`."""
-        self.longest = longest
-        return self.event_at
+    def look_at(self, now: float) -> float:
+        """When to ask `is_due` again: before that no pause is due, and no row can have been long enough to matter."""
+        return min(self.event_at, now + self.cost / SAFETY)
+
+    def is_due(self, began: float, ended: float) -> bool:
+        """Note how long the last row took; whether a pause is due."""
+        self.longest = max(self.longest, ended - began)
+        return ended >= self.event_at
 
     def checkpointed(self, *, began: float, ended: float) -> None:
         """Note what a checkpoint cost, and when the next one is due."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db.models import F, QuerySet
 
@@ -15,9 +16,8 @@ from .ordering import ordering_of
 from .rows import PAGE, Rows, Split
 from .shard import Key, KeyRange
 from .splitting import repeats_rows, split, split_by
+from .statement import Part, Statement, plain_columns
 
-CHUNK = 2_000
-"""Rows whose `prefetch_related` is done at a time."""
 _VALUE = "_defer_order_value"
 
 
@@ -35,6 +35,9 @@ def rows_over(
 class QuerySetRows(Rows):
     """A queryset in the order of a field. Everything else that the caller asked of it stays as it is."""
 
+    in_sql: ClassVar[bool] = True
+    """Whether the database is asked in SQL, which is made once for all pages."""
+
     def __init__(
         self, queryset: QuerySet[Any], order_field: str = "pk", key_ranges_getter: KeyRangesGetter | None = None
     ) -> None:
@@ -45,7 +48,9 @@ class QuerySetRows(Rows):
         self.limit = PAGE
         self.page_size = 1 if self.repeats else PAGE  # of repeated rows, any number may make a page
         self._made: tuple[KeyRange, QuerySet[Any]] | None = None
+        self._following: Statement | None = None
         self.with_value, self.take_key = self._with_value()  # type: ignore[method-assign, assignment]
+        self.columns = plain_columns(self.with_value) if self.in_sql else None
 
     def split(self, shards: int) -> Split:
         if self.key_ranges_getter is not None:
@@ -56,9 +61,7 @@ class QuerySetRows(Rows):
         """Instances are made one by one, but the statement is finished before the first is passed (as `iterator()` has
         it under DISABLE_SERVER_SIDE_CURSORS): a SELECT left open would keep SQLite from writing."""
         found = self._range(within)
-        if after is not None:
-            found = found.filter(self.ordering.above(after, nulls=within.nulls))
-        streamed: Iterator[Any] = found[: self.limit]._iterator(False, CHUNK)
+        streamed = self._streamed(found[: self.limit] if after is None else self._page_beyond(found, within, after))
         return self._once(streamed) if self.repeats else streamed
 
     def take_key(self, row: Any) -> Any:
@@ -67,9 +70,27 @@ class QuerySetRows(Rows):
     def _range(self, within: KeyRange) -> QuerySet[Any]:
         """All rows of a range, in order; made once, for an attempt has one range."""
         if self._made is None or self._made[0] is not within:
-            found = self.with_value.filter(self.ordering.within(within))
-            self._made = within, found.order_by(*self._columns(within))
+            found = self.with_value.filter(self.ordering.within(within)).order_by(*self._columns(within))
+            self._made = within, found if self.columns is None else found.values_list(*self.columns)
+            self._following = None
         return self._made[1]
+
+    def _page_beyond(self, found: QuerySet[Any], within: KeyRange, after: Key) -> QuerySet[Any]:
+        """The next rows of a range beyond a key."""
+        if not self.in_sql:
+            return found.filter(self.ordering.above(after, nulls=within.nulls))[: self.limit]
+        if self._following is None:
+            parts = tuple(Part(field) for field in self.ordering.fields)
+            beyond = found.filter(self.ordering.above(parts, nulls=within.nulls))
+            self._following = Statement(beyond[: self.limit], parts)
+        return self._following.beyond(after)
+
+    def _streamed(self, found: QuerySet[Any]) -> Iterator[Any]:
+        """Instances, made one by one."""
+        if found._prefetch_related_lookups:
+            return found._iterator(False, self.limit)
+        rows = iter(found._iterable_class(found, chunked_fetch=False, chunk_size=self.limit))
+        return rows if self.columns is None else map(partial(found.model.from_db, found.db, self.columns), rows)
 
     def _columns(self, within: KeyRange) -> tuple[str, ...]:
         """What a range is ordered by."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from .shard import Key, KeyRange
 
-PAGE = 10_000
+PAGE = 2_000
 """Rows that one query asks for at the most: their columns are what a shard keeps in memory."""
 
 
