@@ -10,6 +10,7 @@ records only, and the queue of those that are due needs no composite index:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -21,6 +22,8 @@ INLINE = 900_000
 """Bytes of payload in a record's own entity, which may have 1,048,572 in all."""
 PIECE = 1_000_000
 """Bytes of payload in each child entity."""
+BATCH, BATCH_BYTES = 400, 3_000_000
+"""Records' entities that are written in one call, and their bytes."""
 MAX_ERROR = 30_000
 """Characters of a traceback that are kept; its end says most."""
 INDEXED = {True: {"due", "created"}, False: {"state"}}
@@ -91,6 +94,26 @@ def record_of(entity: Any, payload: bytes | None) -> TaskRecord:
         "state": State(entity["state"]),
     }
     return TaskRecord(id=id_of(entity.key()), **values)
+
+
+def whole(found: Any) -> TaskRecord:
+    """The record of an entity; of a payload in pieces only b""."""
+    payload = b"" if found["parts"] else found["payload"]
+    return record_of(found, None if payload is None else bytes(payload))
+
+
+def batches(written: Sequence[Any]) -> list[list[Any]]:
+    """Records' entities in pieces that one call takes."""
+    found: list[list[Any]] = []
+    room = 0
+    for entity in written:
+        size = 1000 + len(entity["envelope"]) + len(entity["payload"] or b"") + 2 * len(entity["last_error"])
+        if size > room or len(found[-1]) == BATCH:
+            found.append([])
+            room = BATCH_BYTES
+        found[-1].append(entity)
+        room -= size
+    return found
 
 
 def _entity(key: Any, values: dict[str, Any], indexed: set[str]) -> Any:
