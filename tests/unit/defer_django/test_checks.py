@@ -96,6 +96,7 @@ def test_no_door_is_a_warning_and_an_error_when_deploying(monkeypatch: pytest.Mo
     assert "defer.E004" in found(DEFER={**given, "DOORS": []}, deploy=True)
     assert "defer.E004" in found(DEFER={"TRANSPORT": "memory"}, deploy=True)
     assert "defer.E004" in found(DEFER=None, deploy=True)
+    assert found(DEFER={"TRANSPORT": "memory", "DOORS": []}).keys() == {"defer.W002"}
     assert {"defer.E003", "defer.E004"} <= found(DEFER={"TRANSPORT": "no.such:Transport"}, deploy=True).keys()
     monkeypatch.setenv("GAE_ENV", "standard")
     assert found(DEFER=given, deploy=True) == {}

@@ -99,7 +99,7 @@ def _door(config: Config, *, deploy: bool) -> Iterator[CheckMessage]:
     doors = config.doors if config.doors is not None else _default_door(config)
     if doors or (config.doors is None and on_google_cloud()):
         return
-    if not deploy and config.transport in (None, "immediate", "memory"):
+    if not deploy and config.doors is None and config.transport in (None, "immediate", "memory"):
         return
     hint = 'Say who may post tasks: DEFER = {"DOORS": ["appengine"]}, or "oidc", "cloud-run-iam", "local", or your own.'
     text = "No door is configured: every request to the handler is answered with 403."
