@@ -241,7 +241,50 @@ def test_sweepers_are_run_with_what_is_left_of_the_budget(
     assert asked == [time.now + 5]
 
 
-def test_a_sweep_stops_when_its_budget_is_spent(queue: Queue, store: MemoryStore, time: Time) -> None:
+class Slow(Queue):
+    """A queue whose every answer takes a second."""
+
+    time: Time
+
+    def send(self, message: Message) -> str:
+        self.time.now += 1
+        return super().send(message)
+
+
+def test_what_cannot_be_swept_stops_no_other(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(MemoryStore):
+        def lease_due(self, *, now: float, limit: int, seconds: float) -> list[Any]:
+            raise OSError("the database is down")
+
+    transport, good = Queue(), MemoryStore()
+    monkeypatch.setattr(sweep, "_sweepers", {"broken": lambda until: 1 // 0, "woken": lambda until: 2})
+    with in_memory(transport=transport, store=Broken(alias="down"), joins=[good]):
+        with good.transaction():
+            transport.error = TransportUnavailableError()
+            defer(note)
+        transport.error, time.now = None, time.now + 61
+        assert swept() == {"failed": 2, "sent": 1, "woken": 2}
+
+
+def test_a_backlog_leaves_time_for_the_sweepers(
+    store: MemoryStore, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = Slow()
+    transport.time = time
+    asked: list[float] = []
+    monkeypatch.setattr(sweep, "_sweepers", {"woken": lambda until: asked.append(until - time.now) or 0})
+    with in_memory(transport=transport, store=store):
+        for _ in range(30):
+            crash_between_commit_and_send(transport, store)
+        time.now += 61
+        assert sweep.sweep(budget=10).counts["sent"] == 5
+    assert asked == [5]
+
+
+def test_a_sweep_stops_when_its_budget_is_spent(
+    queue: Queue, store: MemoryStore, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_sweepers", {})
     for _ in range(sweep.PAGE + 10):
         crash_between_commit_and_send(queue, store)
     time.now += 61

@@ -153,10 +153,14 @@ def drop(record_id: str, store: TaskStore) -> bool:
     return store.delete([record_id], lease=record.lease) > 0
 
 
-def expire(store: TaskStore, config: Config) -> int:
-    """Delete dead letters past their retention. Returns how many."""
+def expire(store: TaskStore, config: Config, until: float | None = None) -> int:
+    """Delete dead letters past their retention, as far as one gets by `until`. Returns how many."""
     if not config.dead_retention:
         return 0
-    oldest = clock.now() - config.dead_retention
-    old = [each for each in dead_letters(store) if (each.last_attempt or each.created) < oldest]
-    return sum(store.delete([each.id], lease=each.lease) for each in old)
+    oldest, gone = clock.now() - config.dead_retention, 0
+    for each in dead_letters(store):
+        if until is not None and clock.now() >= until:
+            break
+        if (each.last_attempt or each.created) < oldest:
+            gone += store.delete([each.id], lease=each.lease)
+    return gone

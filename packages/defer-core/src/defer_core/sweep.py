@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from . import clock, dead, sending
 from .config import Config, current
@@ -46,21 +47,42 @@ class SweepReport:
 
 
 def sweep(*, budget: float | None = None) -> SweepReport:
-    """Sweep every configured store, for at most `budget` seconds. Any number may run at once."""
-    config, counts = current(), Counter[str]()
-    until = None if budget is None else clock.now() + budget
+    """Sweep every configured store, for at most `budget` seconds, half of which are kept for the sweepers, if any. What
+    one store or sweeper raises is logged, counted as `failed`, and stops no other. Any number may run at once."""
+    config, counts, began = current(), Counter[str](), clock.now()
+    until = None if budget is None else began + budget
+    halfway = began + budget / 2 if budget is not None and _sweepers else until
     for store in config.every_store():
-        while _time_left(until) and (records := store.lease_due(now=clock.now(), limit=PAGE, seconds=LEASE)):
-            # what is left of a page when the time is over is leased until its lease ends, and swept then
-            counts.update(_sweep_one(record, store, config) for record in records if _time_left(until))
-        counts["expired"] += dead.expire(store, config)
+        where = f"{store.name} {store.alias}".strip()
+        counts.update(_guarded(partial(_sweep_store, store, config, halfway), f"The store {where}"))
     for name, sweeper in _sweepers.items():
         if _time_left(until):
-            counts[name] += sweeper(until)
+            counts.update(_guarded(partial(_woken, name, sweeper, until), f"The sweeper {name!r}"))
     counts = +counts
     if counts:
         log.info("Sweep: %s", SweepReport(counts=counts))
     return SweepReport(counts=counts)
+
+
+def _guarded(work: Callable[[], Counter[str]], what: str) -> Counter[str]:
+    try:
+        return work()
+    except Exception:
+        log.exception("%s could not be swept; the next sweep tries again.", what)
+        return Counter(failed=1)
+
+
+def _sweep_store(store: TaskStore, config: Config, until: float | None) -> Counter[str]:
+    counts = Counter[str]()
+    while _time_left(until) and (records := store.lease_due(now=clock.now(), limit=PAGE, seconds=LEASE)):
+        # what is left of a page when the time is over is leased until its lease ends, and swept then
+        counts.update(_sweep_one(record, store, config) for record in records if _time_left(until))
+    counts["expired"] += dead.expire(store, config, until)
+    return counts
+
+
+def _woken(name: str, sweeper: Sweeper, until: float | None) -> Counter[str]:
+    return Counter({name: sweeper(until)})
 
 
 def _time_left(until: float | None) -> bool:
