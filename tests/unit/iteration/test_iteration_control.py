@@ -12,7 +12,7 @@ from defer_core import clock
 from defer_core.delivery import Delivery
 from defer_core.execute import execute
 from defer_core.sweep import sweep
-from defer_core.testing import drain
+from defer_core.testing import drain, run_one
 from defer_iteration import IterationHandle, models
 from defer_iteration import defer_iteration_with_finalize as walk
 from defer_iteration.iteration import IterationState
@@ -146,6 +146,35 @@ def test_a_query_of_another_patch_release_runs_with_a_warning(
     drain(queue)
     assert len(iterations.seen) == 2
     assert f"{release}.99" in caplog.text
+
+
+def test_ranges_that_are_none_hold_the_iteration(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows(3)
+    handle = walk(Row.objects.all(), iterations.callback, iterations.finalize, key_ranges_getter=iterations.whole_range)
+    monkeypatch.setattr(iterations, "RANGES", [5])
+    drain(queue)
+    assert (handle.progress().state, iterations.seen) == (IterationState.HELD, [])
+    assert "5" in handle.progress().reason
+    monkeypatch.undo()
+    assert handle.resume()
+    drain(queue)
+    assert (len(iterations.seen), iterations.finalized) == (3, [()])
+
+
+def test_a_function_that_returns_another_kind_of_queryset_by_then_holds_the_iteration(
+    queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows(3)
+    handle = walk(iterations.all_rows, iterations.callback, iterations.finalize, _shards=1)
+    run_one(queue.queued()[0], queue)
+    monkeypatch.setattr(iterations, "all_rows", lambda: Row.objects.all()[:2])
+    drain(queue)
+    monkeypatch.undo()
+    assert handle.progress().state == IterationState.HELD
+    assert "sliced" in handle.progress().reason
+    assert handle.resume()
+    drain(queue)
+    assert (len(iterations.seen), iterations.finalized) == (3, [()])
 
 
 def test_a_callback_that_is_gone_is_retried_and_then_held(

@@ -23,7 +23,9 @@ class TimeoutException(Exception):
 
 
 class IterationRefusedError(OptionError):
-    """The queryset, or an option, cannot be iterated as asked: said at the call, before anything is written."""
+    """The queryset, or an option, cannot be iterated as asked: said at the call, before anything is written. What only
+    a task can find out (the ranges of a `key_ranges_getter`, a function that returns another queryset by then) holds
+    the iteration."""
 
 
 class FenceLostError(SingularTaskFailure):

@@ -7,7 +7,7 @@ import logging
 from defer_core import clock
 
 from .base import IterationStore
-from .errors import FenceLostError, HeldError
+from .errors import FenceLostError, HeldError, IterationRefusedError
 from .iteration import Iteration, IterationState
 from .job import Job, hold, opened, rows_of
 from .opening import open_shards
@@ -40,7 +40,7 @@ def run_plan(alias: str, iteration_id: str) -> None:
 def _split(store: IterationStore, iteration: Iteration, job: Job) -> Split | None:
     try:
         return rows_of(job, iteration.options).split(iteration.options.shards)
-    except HeldError as error:
+    except (HeldError, IterationRefusedError) as error:
         hold(store, iteration, str(error))
         return None
 

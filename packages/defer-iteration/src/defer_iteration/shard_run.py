@@ -9,7 +9,7 @@ from .atomic import AtomicAttempt
 from .attempt import Attempt
 from .base import IterationStore
 from .context import running
-from .errors import HeldError
+from .errors import HeldError, IterationRefusedError
 from .iteration import Iteration
 from .job import Job, hold, opened
 from .shard import Shard
@@ -39,7 +39,7 @@ def _work(store: IterationStore, iteration: Iteration, shard: Shard, job: Job, u
     kind = AtomicAttempt if iteration.options.atomic else Attempt
     try:
         attempt = kind(store, iteration, shard, job, until)
-    except HeldError as error:
+    except (HeldError, IterationRefusedError) as error:
         hold(store, iteration, str(error))
         return
     with running(iteration, attempt.current):
