@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import override_settings
 from testapp.models import Author
 from testapp.tasks import record
 
-from defer_core import ConfigError, PayloadTooLargeError, Status, TaskTooLargeError, adefer, defer, defer_many
+from defer_core import ConfigError, PayloadTooLargeError, Status, TaskTooLargeError, adefer, config, defer, defer_many
 from defer_core.config import configured, current
 from defer_core.errors import AmbiguousSendError, TransportRefusedError, TransportUnavailableError
 from defer_core.record import State
@@ -333,6 +333,20 @@ def test_the_sweep_looks_through_every_alias(calls: list[Any]) -> None:
         sweep()
         drain()
     assert calls == [("there",)]
+
+
+def test_a_database_that_is_down_keeps_no_other_from_being_swept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config.forget()  # a new store does not know yet where its table is
+    asked = connections["other"].introspection
+    monkeypatch.setattr(asked, "table_names", lambda *args, **kwargs: raised(OperationalError("down")))
+    assert [store.alias for store in current().every_store()] == ["default"]
+    assert "'other' cannot be asked" in caplog.text
+
+
+def raised(error: Exception) -> Any:
+    raise error
 
 
 def test_a_transaction_of_another_alias_is_not_ours(calls: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Self
@@ -16,6 +17,8 @@ from defer_core.record import State, TaskRecord, new_id
 from defer_core.stores.base import TaskStore
 
 from .models import DeferredTask, to_column
+
+log = logging.getLogger("defer")
 
 TOKEN = 20
 """Random digits of a lease; the rest of its 32 are the record's."""
@@ -57,7 +60,15 @@ class DjangoTaskStore(TaskStore):
 
     def everywhere(self) -> tuple[Self, ...]:
         others = [alias for alias in connections if alias != self.alias and self.has_alias(alias)]
-        return self, *(store for store in map(self.using, others) if store.has_table())
+        return self, *(store for store in map(self.using, others) if store._answers())
+
+    def _answers(self) -> bool:
+        """Whether our table is here. A database that is down keeps no other from being swept."""
+        try:
+            return self.has_table()
+        except DatabaseError:
+            log.exception("The database %r cannot be asked for task records.", self.alias)
+            return False
 
     def has_table(self) -> bool:
         """Whether `migrate` has made our table here; asks the database until it has."""
