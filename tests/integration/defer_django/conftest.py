@@ -1,27 +1,5 @@
-"""What the tests of defer_django share."""
+"""What the unit tests of defer_django have, too."""
 
-from __future__ import annotations
+from unit.defer_django.conftest import calls, fresh_configuration
 
-from collections.abc import Iterator
-from typing import Any
-
-import pytest
-from testapp import tasks
-
-from defer_core import config
-
-
-@pytest.fixture
-def calls() -> Iterator[list[tuple[Any, ...]]]:
-    """What `testapp.tasks.record` was called with."""
-    tasks.calls.clear()
-    yield tasks.calls
-    tasks.calls.clear()
-
-
-@pytest.fixture(autouse=True)
-def fresh_configuration() -> Iterator[None]:
-    """Each test reads the settings anew, and gets a queue of its own."""
-    config.reset()
-    yield
-    config.reset()
+__all__ = ["calls", "fresh_configuration"]
