@@ -15,7 +15,7 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, given: Mapping[str, str]) -> None:
         self._given = dict(given)
-        self._values = {name.lower(): value for name, value in given.items()}
+        self._values = {name.lower(): value for name, value in self._given.items()}
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]
@@ -82,9 +82,13 @@ def values(headers: Mapping[str, str], names: tuple[str, ...]) -> list[str | Non
     return [headers.get(name) for name in names]
 
 
-@dataclass(frozen=True, kw_only=True)
+def _no_body(size: int = -1) -> bytes:
+    return b""
+
+
+@dataclass(frozen=True)
 class Request:
-    """One request."""
+    """One request. Its fields may be given in this order, too."""
 
     method: str
     """The HTTP method, in capitals."""
@@ -94,7 +98,7 @@ class Request:
     """Its headers; any mapping will do, names compare without regard to case."""
     remote_addr: str = ""
     """The address of the peer, as the server sees it; empty where it does not."""
-    read: Callable[..., bytes]
+    read: Callable[..., bytes] = _no_body
     """`read(n)` returns the body, or up to n bytes of it; a `read()` that returns all of it will do. It is called only
     once a door is open and the length fits."""
 
@@ -103,9 +107,9 @@ class Request:
             object.__setattr__(self, "headers", Headers(self.headers))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Response:
-    """The answer to a request."""
+    """The answer to a request. Its fields may be given in this order, too."""
 
     status: int
     """The HTTP status."""
