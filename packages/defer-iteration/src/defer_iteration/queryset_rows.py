@@ -16,7 +16,7 @@ from .ordering import ordering_of
 from .rows import PAGE, Rows, Split
 from .shard import Key, KeyRange
 from .splitting import repeats_rows, split, split_by
-from .statement import Part, Statement, plain_columns
+from .statement import Part, Statement, plain_columns, streamed
 
 _VALUE = "_defer_order_value"
 
@@ -87,9 +87,7 @@ class QuerySetRows(Rows):
 
     def _streamed(self, found: QuerySet[Any]) -> Iterator[Any]:
         """Instances, made one by one."""
-        if found._prefetch_related_lookups:
-            return found._iterator(False, self.limit)
-        rows = iter(found._iterable_class(found, chunked_fetch=False, chunk_size=self.limit))
+        rows = streamed(found, self.limit)
         return rows if self.columns is None else map(partial(found.model.from_db, found.db, self.columns), rows)
 
     def _columns(self, within: KeyRange) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class Rows(ABC):
 
     @abstractmethod
     def split(self, shards: int) -> Split:
-        """Divide the rows by their number into at most `shards` ranges."""
+        """Divide the rows by their number into at most `shards` ranges, and one more where some have no order value."""
 
     @abstractmethod
     def page(self, within: KeyRange, after: Key | None) -> Iterator[Any]:

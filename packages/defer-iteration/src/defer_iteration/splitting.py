@@ -3,15 +3,18 @@ dense."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import pairwise
+from math import ceil, floor
 from typing import Any
 
-from django.db.models import Count, IntegerField, Max, Min, Q, QuerySet
+from django.db.models import Count, IntegerField, Max, Min, QuerySet
 
 from .errors import IterationRefusedError
 from .ordering import Ordering
 from .rows import Split
 from .shard import Key, KeyRange
+from .statement import Part, Statement, streamed
 
 DENSE = 0.985
 """Share of the integers between the smallest and the largest that are keys, from which on values are as good as rows:
@@ -19,25 +22,24 @@ a range then has at most 1 / 0.985 = 1.016 times its share."""
 
 
 def split(queryset: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
-    """Ranges by the number of rows; those without an order value are ranges of their own."""
-    if ordering.field is None:
-        return _split_part(queryset, ordering, shards, nulls=False)
-    without = _split_part(queryset, ordering, shards, nulls=True) if ordering.nullable else Split(ranges=(), total=0)
-    if not without.total:
-        return _split_part(queryset, ordering, shards, nulls=False)
-    valued = _keys(queryset, ordering, nulls=False).count()
-    share = round(shards * without.total / (without.total + valued))
-    if 0 < share < shards and len(without.ranges) > share:
-        without = _split_part(queryset, ordering, share, nulls=True)
-    rest = _split_part(queryset, ordering, max(shards - share, 1), nulls=False)
-    return Split(ranges=(*rest.ranges, *without.ranges), total=(rest.total or 0) + (without.total or 0))
+    """At most so many ranges by the number of rows. Those without an order value are ranges of their own: one more, so
+    that none is larger for it."""
+    valued, without = _keys(queryset, ordering, nulls=False), _keys(queryset, ordering, nulls=True)
+    if not ordering.nullable:
+        return _split_part(valued, ordering, shards)
+    number, missing = valued.count(), without.count()
+    share = shards * missing / ((number + missing) or 1)
+    ranges = _split_rows(valued, ordering, number, shards - floor(share))
+    ranges += _split_rows(without, ordering, missing, ceil(share), nulls=True)
+    return Split(ranges=ranges, total=number + missing)
 
 
 def split_by(getter: Callable[[Any, int], Any], queryset: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
     """The ranges that `key_ranges_getter` gives, as they are; an open upper end is frozen at the last row there is."""
     ranges = [_frozen(each, queryset, ordering) for each in ranges_by(getter, queryset, shards)]
     if ordering.nullable:
-        ranges += _split_part(queryset, ordering, 1, nulls=True).ranges
+        without = _keys(queryset, ordering, nulls=True)
+        ranges += _split_rows(without, ordering, without.count(), 1, nulls=True)
     return Split(ranges=ranges)
 
 
@@ -82,40 +84,58 @@ def _is_multiple(join_field: Any) -> bool:
     return bool(getattr(join_field, "one_to_many", False) or getattr(join_field, "many_to_many", False))
 
 
-def _split_part(queryset: QuerySet[Any], ordering: Ordering, shards: int, *, nulls: bool) -> Split:
-    keys = _keys(queryset, ordering, nulls=nulls)
-    if ordering.field is None and isinstance(queryset.model._meta.pk, IntegerField) and not keys.query.distinct:
-        number, least, most = keys.aggregate(n=Count("pk"), least=Min("pk"), most=Max("pk")).values()
+def _split_part(keys: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
+    if ordering.field is None and isinstance(keys.model._meta.pk, IntegerField) and not keys.query.distinct:
+        number, least, most = _extent(keys)
         if number and number / (most - least + 1) >= DENSE:
-            return _split_values(least, most, number, min(shards, number))
+            return Split(ranges=_split_values(least, most, min(shards, number)), total=number)
     else:
         number = keys.count()
-    return _split_rows(keys, ordering, number, min(shards, number), nulls=nulls)
+    return Split(ranges=_split_rows(keys, ordering, number, shards), total=number)
 
 
-def _split_values(least: int, most: int, number: int, shards: int) -> Split:
+def _extent(keys: QuerySet[Any]) -> tuple[int, int, int]:
+    """How many integer keys there are, the least and the greatest. Where nothing is filtered, an index knows the last
+    two, and rows are counted faster alone; else one scan finds all three."""
+    if keys.query.where:
+        return tuple(keys.aggregate(n=Count("pk"), least=Min("pk"), most=Max("pk")).values())
+    ends = [keys.order_by(order).first() for order in ("pk", "-pk")]
+    return keys.count(), *(key[0] if key else 0 for key in ends)
+
+
+def _split_values(least: int, most: int, shards: int) -> list[KeyRange]:
     width = most - least + 1
-    bounds: list[Key | None] = [None, *((least + width * index // shards,) for index in range(1, shards)), (most,)]
-    return Split(ranges=_ranges(bounds, nulls=False), total=number)
+    bounds: list[Key] = [(least + width * index // shards,) for index in range(1, shards)]
+    return _ranges(bounds, (most,))
 
 
-def _split_rows(keys: QuerySet[Any], ordering: Ordering, number: int, shards: int, *, nulls: bool) -> Split:
+def _split_rows(
+    keys: QuerySet[Any], ordering: Ordering, number: int, shards: int, *, nulls: bool = False
+) -> list[KeyRange]:
     """Each bound is a step of rows beyond the one before: so much reading in all as one walk along the index."""
     if not number:
-        return Split(ranges=(), total=0)
-    columns = ordering.columns(nulls=nulls)
-    bounds: list[Key | None] = [None]
-    at, condition = 0, Q()
-    for index in range(1, shards):
-        offset = number * index // shards
-        found = keys.filter(condition).order_by(*columns)[offset - at : offset - at + 1]
-        key = next(iter(found), None)
-        if key is None:  # rows were deleted meanwhile
+        return []
+    shards = min(shards, number)
+    size, larger = divmod(number, shards)
+    bounds = _steps(keys, ordering, size + 1, min(larger, shards - 1), None, nulls=nulls)
+    bounds += _steps(keys, ordering, size, shards - 1 - len(bounds), bounds[-1] if bounds else None, nulls=nulls)
+    return _ranges(bounds, _last(keys, ordering, nulls=nulls), nulls=nulls)
+
+
+def _steps(
+    keys: QuerySet[Any], ordering: Ordering, size: int, number: int, start: Key | None, *, nulls: bool
+) -> list[Key]:
+    """So many keys, each `size` rows beyond the one before; fewer if rows have been deleted since they were counted."""
+    keys = keys.order_by(*ordering.columns(nulls=nulls))
+    parts = tuple(Part(field) for field in ordering.fields[-1 if nulls else 0 :])
+    beyond = Statement(keys.filter(ordering.at_least(parts, nulls=nulls))[size : size + 1], parts)
+    found: list[Key] = []
+    while len(found) < number:
+        start = next(streamed(keys[size : size + 1] if start is None else beyond.beyond(start), 1), None)
+        if start is None:
             break
-        bounds.append(tuple(key))
-        at, condition = offset, ordering.at_least(tuple(key), nulls=nulls)
-    bounds.append(_last(keys, ordering, nulls=nulls))
-    return Split(ranges=_ranges(bounds, nulls=nulls), total=number)
+        found.append(tuple(start))
+    return found
 
 
 def _last(keys: QuerySet[Any], ordering: Ordering, *, nulls: bool) -> Key | None:
@@ -124,9 +144,10 @@ def _last(keys: QuerySet[Any], ordering: Ordering, *, nulls: bool) -> Key | None
     return None if key is None else tuple(key)
 
 
-def _ranges(bounds: list[Key | None], *, nulls: bool) -> Sequence[KeyRange]:
-    last = len(bounds) - 2
+def _ranges(bounds: list[Key], last: Key | None, *, nulls: bool = False) -> list[KeyRange]:
+    """Half-open ranges between bounds; the last is closed."""
+    edges: list[Key | None] = [None, *bounds, last]
     return [
-        KeyRange(lower=bounds[index], upper=bounds[index + 1], closed=index == last, nulls=nulls)
-        for index in range(last + 1)
+        KeyRange(lower=lower, upper=upper, closed=index == len(bounds), nulls=nulls)
+        for index, (lower, upper) in enumerate(pairwise(edges))
     ]

@@ -7,7 +7,7 @@ is made once, and run with another key for each page. And to every instance Djan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db.models import Field, QuerySet, Value
@@ -53,6 +53,13 @@ class Statement:
             self.made = self.make(*args, **kwargs)
         sql, parameters = self.made
         return sql, tuple(each.parameter(self.compiler) if isinstance(each, Part) else each for each in parameters)
+
+
+def streamed(queryset: QuerySet[Any], size: int) -> Iterator[Any]:
+    """What `iterator()` gives, of at most `size` rows that the database is done with before the first is given."""
+    if queryset._prefetch_related_lookups:
+        return queryset._iterator(False, size)
+    return iter(queryset._iterable_class(queryset, chunked_fetch=False, chunk_size=size))
 
 
 def plain_columns(queryset: QuerySet[Any]) -> list[str] | None:
