@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import OperationalError, connection, connections, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import override_settings
 from testapp.models import Author
@@ -153,6 +153,27 @@ def test_defer_many_follows_the_transaction(calls: list[Any]) -> None:
         assert queued() == 0
     drain()
     assert calls == [(number,) for number in range(10, 15)]
+
+
+@pytest.mark.on_gcloudc
+def test_many_that_fail_half_way_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are more than one commit of a Datastore takes."""
+    from defer_django.datastore import DatastoreTaskStore
+
+    commits: list[int] = []
+    put = DatastoreTaskStore._put
+
+    def fail_at_third(self: DatastoreTaskStore, rows: list[DeferredTask], forget: Any) -> None:
+        commits.append(len(rows))
+        if len(commits) == 3:
+            raise DatabaseError("no more")
+        put(self, rows, forget)
+
+    monkeypatch.setattr(DatastoreTaskStore, "_put", fail_at_third)
+    with pytest.raises(DatabaseError, match="no more"):
+        defer_many(record, [(LARGE,) for _ in range(30)])
+    assert sum(commits[:2]) > 10
+    assert (queued(), DeferredTask.objects.count()) == (0, 0)
 
 
 def test_false_inside_sends_at_once_and_leaves_no_record(calls: list[Any]) -> None:
