@@ -118,6 +118,8 @@ def test_the_commands(queue: MemoryTransport, store: MemoryStore, capsys: pytest
     letter_id = a_dead_letter(store)
     assert main(["dead", "list"]) == 0
     line = capsys.readouterr().out
+    assert main(["dead"]) == 0
+    assert capsys.readouterr().out == line
     assert letter_id in line and "permanent" in line and "mail" in line and "PermanentTaskFailure: not yet" in line
     assert main(["dead", "show", letter_id]) == 0
     assert "Traceback" in capsys.readouterr().out

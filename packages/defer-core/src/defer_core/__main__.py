@@ -36,7 +36,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
 def add_dead_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `dead` takes to a parser."""
-    parser.add_argument("action", choices=["list", "show", "rerun", "drop"])
+    parser.add_argument("action", nargs="?", default="list", choices=["list", "show", "rerun", "drop"])
     parser.add_argument("ids", nargs="*", metavar="id", help="record ids; `all` for every dead letter")
 
 
