@@ -114,6 +114,7 @@ def test_callables_travel_and_run(func: Any, args: tuple[Any, ...], expected: An
         math.sqrt,
         operator.add,
         str.upper,
+        str.maketrans,
         dict.fromkeys,
         "text".upper,
         [3].append,

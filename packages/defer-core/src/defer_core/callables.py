@@ -92,6 +92,8 @@ def name_of(func: Any) -> str | None:
     module = getattr(holder, "__module__", None) or getattr(target, "__module__", None)
     if isinstance(owner, types.ModuleType):
         module = owner.__name__
+    if module is owner is None and isinstance(target, types.BuiltinFunctionType):
+        module = "builtins"  # str.maketrans says nothing of where it is
     qualname = getattr(target, "__qualname__", None)
     return f"{module}:{qualname}" if isinstance(module, str) and isinstance(qualname, str) else None
 
