@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from defer_iteration import current_iteration, current_shard, get_deferred_shard_index
@@ -71,3 +71,8 @@ RANGES: list[Any] = [(None, None)]
 def whole_range(queryset: Any, shards: int) -> list[Any]:
     """A `key_ranges_getter`."""
     return RANGES
+
+
+def yielded_ranges(queryset: Any, shards: int) -> Iterator[Any]:
+    """A `key_ranges_getter` that is a generator function."""
+    yield None, None

@@ -76,6 +76,18 @@ def test_a_lambda_is_refused_naming_which(queue: Any, which: str) -> None:
     assert which in caught.value.__notes__[0]
 
 
+async def never_awaited(*args: Any) -> None:
+    """A call of it would run nothing."""
+
+
+@pytest.mark.parametrize("which", ["callback", "finalize"])
+def test_a_coroutine_function_is_refused(queue: Any, which: str) -> None:
+    callables: dict[str, Any] = {"callback": iterations.callback, "finalize": iterations.finalize}
+    with pytest.raises(CallableError, match="coroutine"):
+        walk(Row.objects.all(), **callables | {which: never_awaited})
+    walk(Row.objects.all(), **callables, key_ranges_getter=iterations.yielded_ranges)  # of which every value is asked
+
+
 def test_an_argument_that_cannot_travel(queue: Any) -> None:
     with pytest.raises(UnserializableError):
         walk(Row.objects.all(), iterations.callback, iterations.finalize, [(each for each in ())])

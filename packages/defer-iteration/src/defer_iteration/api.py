@@ -76,7 +76,9 @@ def defer_iteration_with_finalize(
         finalize=_callable("finalize", finalize),
         args=_args(args),
         kwargs=kwargs,
-        key_ranges_getter=None if key_ranges_getter is None else _callable("key_ranges_getter", key_ranges_getter),
+        key_ranges_getter=None
+        if key_ranges_getter is None
+        else _callable("key_ranges_getter", key_ranges_getter, callables.to_ref),  # which may be a generator function
     )
     return start(work, wanted, using=_using, transactional=_transactional)
 
@@ -204,11 +206,11 @@ def _max_attempts(value: Any, on_error: Any) -> int | None:
     return DEFAULT_MAX_ATTEMPTS if value is None else int(value)
 
 
-def _callable(name: str, value: Any) -> Callable[..., Any]:
+def _callable(name: str, value: Any, ref_of: Callable[..., Any] = callables.to_runnable_ref) -> Callable[..., Any]:
     if not callable(value):
         raise OptionError(f"{name} is {value!r}: it must be callable.")
     try:
-        callables.to_ref(value, current())
+        ref_of(value, current())
     except CallableError as error:
         error.add_note(f"This is the {name} of defer_iteration_with_finalize().")
         raise
