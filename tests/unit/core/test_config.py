@@ -91,6 +91,10 @@ def test_a_bad_variable_is_named(variable: str, text: str) -> None:
         from_environment({variable: text})
 
 
+def test_secrets_are_not_shown() -> None:
+    assert "a long secret" not in repr(Config(keys=["a long secret"]))
+
+
 def test_configure_replaces_what_was_configured_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "_explicit", None)
     configure(transport="memory", grace=5)
