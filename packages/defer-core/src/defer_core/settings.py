@@ -57,7 +57,7 @@ class Config:
     """Keyword arguments of the store's class."""
     joins: Sequence[str | TaskStore] = ()
     """Further stores whose open transactions a defer joins."""
-    keys: Sequence[str | bytes] = ()
+    keys: Sequence[str | bytes] = field(default=(), repr=False)
     """Secrets that sign tasks: the first signs, all verify."""
     url: str | Callable[[], str] = "/_ah/queue/deferred"
     """Where tasks are posted: a path, an absolute URL, or a function that returns one."""
