@@ -128,7 +128,8 @@ def test_an_error_says_what_cloud_tasks_said(transport: CloudTasksTransport) -> 
         ({"name": "a/b"}, "short name"),
         ({"rate_per_second": 1}, "short name"),
         ({"name": "a", "rate_per_secnd": 1}, "rate_per_second"),
-        ({"name": "a", "rate_per_second": "1"}, "it is a number"),
+        ({"name": "a", "rate_per_second": "many"}, "it is a number"),
+        ({"name": "a", "rate_per_second": True}, "it is a number"),
     ],
 )
 def test_a_wrong_entry_is_named(entry: Any, message: str) -> None:

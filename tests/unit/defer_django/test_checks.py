@@ -75,8 +75,6 @@ def test_defer_that_is_no_dict_is_an_error() -> None:
         {"TRANSPORT": "memory", "DOORS": ["front"]},
         {"TRANSPORT": "memory", "DOORS": ["oidc"]},  # without its audience
         {"TRANSPORT": "memory", "DOORS": ["cloud-run-iam"], "KEYS": []},
-        {"TRANSPORT": "memory", "QUEUES": [{"name": "default", "rate": 5}]},
-        {"TRANSPORT": "memory", "QUEUES": [5]},
     ],
     ids=str,
 )
@@ -100,6 +98,13 @@ def test_no_door_is_a_warning_and_an_error_when_deploying(monkeypatch: pytest.Mo
     assert {"defer.E003", "defer.E004"} <= found(DEFER={"TRANSPORT": "no.such:Transport"}, deploy=True).keys()
     monkeypatch.setenv("GAE_ENV", "standard")
     assert found(DEFER=given, deploy=True) == {}
+
+
+@pytest.mark.parametrize("queues", [[{"name": "default", "rate": 5}], [5], [{"rate_per_second": 5}]], ids=str)
+def test_a_queue_that_is_none_is_a_warning(queues: list[Any]) -> None:
+    assert found(DEFER={"TRANSPORT": "memory", "QUEUES": queues}).keys() == {"defer.W007"}
+    assert found(CLOUD_TASKS_QUEUES=queues).keys() == {"defer.W007"}
+    assert found(CLOUD_TASKS_QUEUES=[{"name": "default", "rate_per_second": "1"}]) == {}  # as Djangae's page has it
 
 
 def test_nothing_that_sweeps_is_a_warning() -> None:

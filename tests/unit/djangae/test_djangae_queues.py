@@ -12,7 +12,7 @@ PLACE = {"CLOUD_TASKS_PROJECT_ID": "museum", "CLOUD_TASKS_LOCATION": "europe-wes
 
 
 def test_a_queue_is_updated_in_what_its_entry_says():
-    entries = [{"name": "default", "rate_per_second": 5, "retry_max_attempts": 9}, {"name": "slow"}]
+    entries = [{"name": "default", "rate_per_second": "5", "retry_max_attempts": 9}, {"name": "slow"}]
     client = mock.Mock()
     with override_settings(**PLACE, CLOUD_TASKS_QUEUES=entries):
         with mock.patch.object(cloud, "get_cloud_tasks_client", return_value=client):

@@ -60,7 +60,7 @@ def parse(entry: str | Mapping[str, Any]) -> QueueSettings:
     """A queue from its name, or from a mapping of settings. Raises ConfigError."""
     if not isinstance(entry, str | Mapping):
         raise ConfigError(f"`queues` has the entry {entry!r}: give a queue's name, or a dict with `name`.")
-    given = {"name": entry} if isinstance(entry, str) else dict(entry)
+    given: dict[str, Any] = {"name": entry} if isinstance(entry, str) else dict(entry)
     known = {each.name for each in fields(QueueSettings)}
     for key in given:
         if key not in known:
@@ -69,9 +69,22 @@ def parse(entry: str | Mapping[str, Any]) -> QueueSettings:
     if not isinstance(name, str) or not name or "/" in name:
         raise ConfigError(f"`queues` has an entry named {name!r}: give the queue's short name.")
     for key, value in given.items():
-        if key != "name" and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ConfigError(f"{key} of the queue {name!r} is {value!r}: it is a number.")
+        if key != "name" and value is not None:
+            given[key] = number(value)
+            if given[key] is None:
+                raise ConfigError(f"{key} of the queue {name!r} is {value!r}: it is a number.")
     return QueueSettings(**given)
+
+
+def number(value: Any) -> float | None:
+    """A number, or one that is written as a string (as Djangae's documentation has it); None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return int(found) if found.is_integer() else found
 
 
 class QueueAdmin:

@@ -6,6 +6,8 @@ import os
 from functools import cache
 from typing import Any
 
+from defer_core.queues import number
+
 from .environment import is_production_environment, project_id
 
 CLOUD_TASKS_PROJECT_SETTING = "CLOUD_TASKS_PROJECT_ID"
@@ -99,6 +101,6 @@ def queue_of(entry: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     paths = ["name"]
     for key, (group, field) in QUEUE_FIELDS.items():
         if key in entry:
-            queue[group][field] = entry[key]
+            queue[group][field] = number(entry[key])
             paths.append(f"{group}.{field}")
     return queue, paths
