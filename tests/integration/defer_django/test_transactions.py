@@ -356,6 +356,7 @@ def test_the_sweep_looks_through_every_alias(calls: list[Any]) -> None:
     assert calls == [("there",)]
 
 
+@pytest.mark.on_sql  # a Datastore is not asked for a table
 def test_a_database_that_is_down_keeps_no_other_from_being_swept(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
