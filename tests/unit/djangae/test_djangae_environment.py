@@ -85,10 +85,11 @@ def test_without_the_middleware_the_remedy_is_named():
         environment.is_in_task()
 
 
-def test_a_request_within_a_request_leaves_the_outer_one_as_it_was():
-    with environment.of_request(HEADERS):
-        seen(HTTP_X_APPENGINE_TASKNAME="t2")
-        assert environment.task_name() == "t1"
+def test_a_request_leaves_nothing_behind_of_what_sites_tests_have_set():
+    environment._TASK_ENV.task_name = "by hand"
+    assert environment.task_name() == "by hand"
+    assert seen() == [False, False, None, None, None, None]
+    assert environment.task_name() is None
 
 
 def ask(decorator, user=None, **meta):

@@ -28,8 +28,6 @@ HEADERS = {
     "is_cron": "HTTP_X_APPENGINE_CRON",
 }
 _TASK_ENV = Local()
-_NOTHING = object()
-"""Noted outside a request."""
 LOCATIONS = {
     "b": "asia-northeast1", "d": "us-east4", "e": "europe-west1", "f": "australia-southeast1", "g": "europe-west2",
     "h": "europe-west3", "i": "southamerica-east1", "j": "asia-south1", "k": "northamerica-northeast1", "m": "us-west2",
@@ -44,17 +42,14 @@ LOCATIONS = {
 def of_request(meta: Mapping[str, Any]) -> Iterator[None]:
     """Let the headers of a request be the task environment for the length of a `with` block."""
     trusted = headers_are_googles()
-    before = {name: getattr(_TASK_ENV, name, _NOTHING) for name in HEADERS}
     for name, header in HEADERS.items():
         setattr(_TASK_ENV, name, meta.get(header) if trusted else None)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is _NOTHING:
+        for name in HEADERS:
+            if hasattr(_TASK_ENV, name):  # an inner request has not been at it
                 delattr(_TASK_ENV, name)
-            else:
-                setattr(_TASK_ENV, name, value)
 
 
 def headers_are_googles() -> bool:
