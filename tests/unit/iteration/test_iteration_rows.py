@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.db.models import Count, F, Value
+from django.db.models.sql.compiler import SQLCompiler
 from django.test.utils import CaptureQueriesContext
 from testapp import iterations
-from testapp.models import Author, Book, Child, Row, Token, Word
+from testapp.models import Author, Book, Child, Novel, Row, Token, Word
 
 from defer_core.testing import drain
 from defer_iteration import defer_iteration_with_finalize as walk
@@ -243,6 +244,66 @@ def test_the_query_does_not_grow(db: None) -> None:
     assert len(pages) == 15
     assert "OFFSET" not in "".join(pages)
     assert max(map(len, pages[1:])) - min(map(len, pages[1:])) < 4
+
+
+def test_the_sql_of_pages_is_made_once(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    Row.objects.bulk_create([Row(number=index % 3) for index in range(100)])
+    rows, made = QuerySetRows(Row.objects.filter(done=False), "number"), []
+    (whole,) = rows.split(1).ranges
+    make = SQLCompiler.as_sql
+    monkeypatch.setattr(SQLCompiler, "as_sql", lambda *args, **kwargs: made.append(1) or make(*args, **kwargs))
+    assert len(taken(rows, whole)) == 100
+    assert len(made) == 2  # the first page, and all others
+
+
+QUERYSETS: dict[str, Any] = {
+    "plain": lambda: Book.objects.all(),
+    "related": lambda: Book.objects.select_related("author"),
+    "known": lambda: Author.objects.get(name="Ann").books.all(),
+    "prefetched": lambda: Book.objects.prefetch_related("tags"),
+    "some": lambda: Book.objects.only("title"),
+    "annotated": lambda: Book.objects.annotate(extra=Value(7)),
+    "extra": lambda: Book.objects.extra(select={"seven": "7"}),
+    "inherited": lambda: Novel.objects.all(),
+    "reverse": lambda: Author.objects.filter(books__price=None).distinct(),
+    "from_db": lambda: Counted.objects.all(),
+}
+
+
+class Counted(Book):
+    """A model that makes its instances in a way of its own."""
+
+    class Meta:
+        proxy = True
+        app_label = "testapp"
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> Any:
+        made = super().from_db(*args, **kwargs)
+        made.loaded = True
+        return made
+
+
+@pytest.mark.parametrize("name", QUERYSETS)
+def test_instances_are_those_of_the_queryset(db: None, name: str) -> None:
+    ann = Author.objects.create(name="Ann")
+    for index in range(20):
+        Novel.objects.create(title=str(index), author=ann, price="2.50" if index % 3 else None)
+    queryset = QUERYSETS[name]()
+    rows = QuerySetRows(queryset)
+    found: list[Any] = []
+    for each in rows.split(1).ranges:
+        while page := list(rows.page(each, rows.key(rows.take_key(found[-1])) if found else None)):
+            found += page
+    assert [_content(row) for row in found] == [_content(row) for row in queryset.order_by("pk")]
+    assert len(found) == (1 if name == "reverse" else 20)
+
+
+def _content(row: Any) -> tuple[Any, ...]:
+    """All that an instance has."""
+    caches = sorted(row._state.fields_cache), sorted(getattr(row, "_prefetched_objects_cache", ()))
+    values = {key: value for key, value in vars(row).items() if key not in ("_state", "_prefetched_objects_cache")}
+    return type(row), values, row._state.db, row._state.adding, caches
 
 
 @pytest.mark.on_sqlite

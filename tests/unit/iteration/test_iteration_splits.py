@@ -50,6 +50,7 @@ def filled(model: Any, rows: Iterable[Any]) -> Any:
 
 @many
 @given(runs=st.lists(RUNS, max_size=4), scattered=st.sets(KEYS, max_size=40), shards=SHARDS)
+@example(runs=[range(100), range(100, 200, 2)], scattered=set(), shards=2)
 @example(runs=[range(-(2**63), -(2**63) + 5), range(2**63 - 5, 2**63)], scattered=set(), shards=3)
 def test_integer_keys_of_any_distribution(runs: list[range], scattered: set[int], shards: int) -> None:
     keys = scattered.union(*runs)

@@ -66,7 +66,7 @@ def plain_columns(queryset: QuerySet[Any]) -> list[str] | None:
     """The columns of which instances are made; None where an instance has more or less than its model's columns."""
     query, options = queryset.query, queryset.model._meta
     more = query.select_related or query.annotations or query.extra or queryset._known_related_objects
-    if more or queryset._prefetch_related_lookups or options.parents or query.deferred_loading != (frozenset(), True):
+    if more or queryset._prefetch_related_lookups or query.deferred_loading != (frozenset(), True):
         return None
     if getattr(queryset, "_fetch_mode", None) is not getattr(QuerySet(queryset.model), "_fetch_mode", None):
         return None
