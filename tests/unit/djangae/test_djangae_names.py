@@ -25,11 +25,13 @@ NAMES = {
         "is_in_task is_in_cron task_name task_queue_name task_retry_count task_execution_count tasks_location"
     ),
     "djangae.tasks.test": (
-        "TaskFailedBehaviour TaskFailedError TestCaseMixin process_task_queues get_task_count flush_task_queues"
+        "TaskFailedBehaviour TaskFailedError TestCaseMixin process_task_queues get_task_count flush_task_queues "
+        "assertNumTasksEquals TestCase TransactionTestCase AppEngineDiscoverRunner"
     ),
     "djangae.test": (
         "TaskFailedBehaviour TaskFailedError TestCaseMixin TestCase TransactionTestCase process_task_queues "
-        "AppEngineDiscoverRunner get_task_count flush_task_queues"
+        "AppEngineDiscoverRunner get_task_count flush_task_queues "
+        "assertNumTasksEquals"
     ),
     "djangae.processing": (
         "datastore_key_ranges sequential_int_key_ranges uuid_key_ranges SampledKeyRangeGenerator "

@@ -8,6 +8,7 @@ from djangae.test import (
     AppEngineDiscoverRunner,
     TaskFailedBehaviour,
     TaskFailedError,
+    assertNumTasksEquals,
     flush_task_queues,
     get_task_count,
     process_task_queues,
@@ -53,6 +54,10 @@ def test_counting_and_flushing_by_queue():
     defer(tasks.record, 1)
     defer(tasks.record, 2, _queue="slow")
     assert (get_task_count(), get_task_count("slow"), get_task_count("none")) == (2, 1, 0)
+    assertNumTasksEquals(2)
+    assertNumTasksEquals(1, queue_name="slow")
+    with pytest.raises(AssertionError, match="1 tasks in slow, not 2"):
+        assertNumTasksEquals(2, "slow")
     flush_task_queues("slow")
     assert (get_task_count(), get_task_count("slow")) == (1, 0)
     flush_task_queues()

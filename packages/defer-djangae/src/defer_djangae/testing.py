@@ -79,6 +79,13 @@ def flush_task_queues(queue_name: str | None = None) -> None:
         queue.remove(task)
 
 
+def assertNumTasksEquals(num: int, queue_name: str | None = None) -> None:
+    """Raise AssertionError unless there are `num` tasks in a queue, or in all."""
+    found = get_task_count(queue_name)
+    if found != num:
+        raise AssertionError(f"There are {found} tasks in {queue_name or 'all queues'}, not {num}.")
+
+
 def process_task_queues(
     queue_name: str | None = None,
     failure_behaviour: int = TaskFailedBehaviour.RAISE_ERROR,
@@ -153,3 +160,12 @@ class TestCaseMixin(SimpleTestCase):
     def assertNumTasksEquals(self, num: int, queue_name: str | None = None) -> None:
         """Fail unless there are `num` tasks in a queue, or in all."""
         self.assertEqual(num, self.get_task_count(queue_name))  # noqa: PT009
+
+
+def __getattr__(name: str) -> Any:
+    """The test cases and the runner, which are built on this module and found here, too."""
+    if name not in ("AppEngineDiscoverRunner", "TestCase", "TransactionTestCase"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import test_cases
+
+    return getattr(test_cases, name)
