@@ -143,11 +143,13 @@ def test_an_alias_that_routers_keep_our_table_from_is_said_to_be_one() -> None:
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
-def test_an_alias_without_our_table_is_found_by_the_database_checks() -> None:
+def test_an_alias_without_our_table_is_found_by_the_database_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     with connections["other"].schema_editor() as editor:
         editor.delete_model(DeferredTask)
     try:
         messages = run_checks(databases=["default", "other"])
+        monkeypatch.setattr("sys.argv", ["manage.py", "migrate", "--database", "other"])
+        assert "defer.W006" not in [each.id for each in run_checks(databases=["other"])]
     finally:
         with connections["other"].schema_editor() as editor:
             editor.create_model(DeferredTask)
