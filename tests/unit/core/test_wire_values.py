@@ -277,6 +277,23 @@ def test_a_payload_of_many_levels_is_refused_and_nothing_overflows(levels: int) 
         codec.unpack(b"\x91" * levels + b"\xc0", NATIVE) if levels > 1000 else codec.unpack(data, NATIVE)
 
 
+def test_much_in_many_levels_is_refused_before_it_takes_all_memory() -> None:
+    import tracemalloc
+
+    import msgpack
+
+    data = msgpack.packb(bytes(3_000_000))
+    for _ in range(codec.MAX_LEVELS - 1):
+        data = msgpack.packb(msgpack.ExtType(1, b"\x91" + data))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match="memory"):
+            codec.unpack(data, NATIVE)
+        assert tracemalloc.get_traced_memory()[1] < 3 * codec.MAX_HELD  # msgpack in Python copies more
+    finally:
+        tracemalloc.stop()
+
+
 def test_what_msgpack_has_types_for_is_not_taken_for_ours() -> None:
     import msgpack
 

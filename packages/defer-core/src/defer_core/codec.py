@@ -25,6 +25,8 @@ __all__ = ["pack", "pack_call", "register_type", "unpack", "unpack_call", "wipin
 
 MAX_LEVELS = 100
 """How deep ext types (tuples, sets, registered types) may lie in each other."""
+MAX_HELD = 160 * 1024 * 1024
+"""Bytes that all open levels may have while they are read: each is a copy of what is in it."""
 _KEPT_BUFFER = 1024 * 1024
 """Bytes up to which a packer's buffer is kept for the next call."""
 _HEADS = {*range(0xC4, 0xCA), *range(0xD4, 0xD9)}
@@ -265,11 +267,12 @@ def unpack(data: bytes, config: Config | None = None) -> Any:
 class _Reader:
     """Reads the values at one depth of ext types; it keeps nothing of what it read."""
 
-    __slots__ = ("_depth", "config")
+    __slots__ = ("_depth", "_held", "config")
 
-    def __init__(self, config: Config, depth: int = 0) -> None:
+    def __init__(self, config: Config, depth: int = 0, held: int = 0) -> None:
         self.config = config
         self._depth = depth
+        self._held = held
 
     def read(self, data: bytes) -> Any:
         return msgpack.unpackb(data, ext_hook=self._decode, strict_map_key=False, unicode_errors="surrogatepass")
@@ -277,7 +280,10 @@ class _Reader:
     def _nested(self, data: bytes) -> Any:
         if self._depth >= MAX_LEVELS:
             raise DecodeError(f"The payload is nested more than {MAX_LEVELS} levels deep.")
-        return _Reader(self.config, self._depth + 1).read(data)
+        held = self._held + len(data)
+        if held > MAX_HELD:
+            raise DecodeError("The payload has too much in too many levels: they would take memory without end.")
+        return _Reader(self.config, self._depth + 1, held).read(data)
 
     def _zone(self, data: bytes) -> Any:
         if data == ext.PACKED_UTC:
