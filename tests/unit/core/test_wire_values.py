@@ -289,7 +289,7 @@ def test_much_in_many_levels_is_refused_before_it_takes_all_memory() -> None:
     try:
         with pytest.raises(DecodeError, match="memory"):
             codec.unpack(data, NATIVE)
-        assert tracemalloc.get_traced_memory()[1] < 3 * codec.MAX_HELD  # msgpack in Python copies more
+        assert tracemalloc.get_traced_memory()[1] < 4 * codec.MAX_HELD  # msgpack in Python copies more
     finally:
         tracemalloc.stop()
 
