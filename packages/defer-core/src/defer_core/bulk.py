@@ -67,7 +67,7 @@ def _dispatch(
     records: list[TaskRecord], wanted: TaskOptions, store: TaskStore | None, config: Config
 ) -> list[TaskHandle]:
     """Write the records that are to be kept, and send all: now, or after the commit of the surrounding transaction."""
-    transactional = joins_transaction(wanted, store)
+    transactional = joins_transaction(wanted, store, config)
     kept = [
         record
         for record in records

@@ -49,7 +49,7 @@ def enqueue(task: Task) -> TaskHandle:
     store = store_for(task.options, config)
     if config.the_transport.in_transaction() and task.options.transactional is not False:
         return _enqueue_natively(task, store, config)
-    transactional = joins_transaction(task.options, store)
+    transactional = joins_transaction(task.options, store, config)
     return _enqueue_record(seal(task, store, config), task.options, store, transactional, config)
 
 
@@ -83,10 +83,10 @@ def store_for(wanted: TaskOptions, config: Config) -> TaskStore | None:
     return next((store for store in stores if store.in_transaction()), stores[0] if stores else None)
 
 
-def joins_transaction(wanted: TaskOptions, store: TaskStore | None) -> bool:
+def joins_transaction(wanted: TaskOptions, store: TaskStore | None, config: Config) -> bool:
     """Whether a task belongs to the surrounding transaction. Raises NotInTransactionError."""
     inside = store is not None and store.in_transaction()
-    if wanted.transactional and not inside and not (store and store.supports_transactional_outside):
+    if wanted.transactional and not inside and not any(each.supports_transactional_outside for each in config.stores):
         raise NotInTransactionError
     return inside and wanted.transactional is not False
 
