@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partialmethod
 from typing import Any
 
 import pytest
@@ -153,6 +154,37 @@ def test_defer_many_follows_the_transaction(calls: list[Any]) -> None:
         assert queued() == 0
     drain()
     assert calls == [(number,) for number in range(10, 15)]
+
+
+@pytest.mark.on_gcloudc
+def test_the_calls_of_a_default_defer_on_datastore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the queue's: one; two more where the delete of the one before rides along. In a transaction, none."""
+    from google.cloud.datastore_v1.services.datastore.client import DatastoreClient
+
+    calls: list[str] = []
+    for name in ("begin_transaction", "commit", "lookup", "run_query"):
+        call = getattr(DatastoreClient, name)
+        monkeypatch.setattr(DatastoreClient, name, partialmethod(_counted, calls, name, call))
+
+    def taken() -> list[str]:
+        found = calls[:]
+        calls.clear()
+        return found
+
+    defer(record, 1)
+    assert taken() == ["commit"]
+    defer(record, 2)
+    assert taken() == ["begin_transaction", "lookup", "commit"]
+    with configured(transport=MemoryTransport(), store="django"), transaction.atomic():
+        assert taken() == ["begin_transaction"]
+        defer_many(record, [(number,) for number in range(5)])
+        assert taken() == []
+    assert taken() == ["commit"]
+
+
+def _counted(client: Any, calls: list[str], name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    calls.append(name)
+    return call(client, *args, **kwargs)
 
 
 @pytest.mark.on_gcloudc
@@ -309,7 +341,7 @@ def test_a_task_is_the_transaction_s_also_where_plain_ones_are_kept_elsewhere(ca
         with pytest.raises(RuntimeError), transaction.atomic():
             defer(record, "never")
             raise RuntimeError
-        defer(record, "plain")
+        defer(record, "plain", _transactional=True)  # outside one it is sent now, as ever under Django
         drain()
     assert sorted(calls) == [("kept",), ("plain",)]
 

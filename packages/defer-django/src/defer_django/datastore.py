@@ -12,6 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -20,7 +21,7 @@ from django.db import OperationalError, connections
 from defer_core.record import State, TaskRecord, new_id
 
 from .models import DeferredTask, to_column
-from .store import DjangoTaskStore, delete
+from .store import DjangoTaskStore
 
 log = logging.getLogger("defer")
 
@@ -28,7 +29,7 @@ PART = 900_000
 """Bytes of payload in one row: an entity has 1,048,572, also for the envelope and the last error."""
 MAX_PARTS = DjangoTaskStore.max_payload // PART + 1
 ROWS_AT_ONCE = 4
-"""Rows that are read, or deleted, at a time: the library takes answers of 4 MiB, and reads what it deletes."""
+"""Rows that are read at a time: the library takes answers of 4 MiB."""
 MAX_ERROR = 20_000
 """Characters of the last error that are kept."""
 BATCH, BATCH_BYTES = 400, 3_500_000
@@ -52,6 +53,9 @@ class DatastoreTaskStore(DjangoTaskStore):
         """More than one transaction takes are several, unless the caller has one open; `forget` goes with the last.
         Where one of them fails, those before it are taken back."""
         *first, last = _commits([list(_rows_of(record)) for record in records])
+        if len(last) == 1 and not first and not forget:
+            self._repeat(partial(self._write, last), alone=True)
+            return
         try:
             for rows in first:
                 self._repeat(partial(self._put, rows, ()))
@@ -68,10 +72,20 @@ class DatastoreTaskStore(DjangoTaskStore):
             log.exception("Records were written in part, and could not be deleted: the sweep will send them.")
 
     def _put(self, rows: list[DeferredTask], forget: Sequence[str]) -> None:
-        if rows:
-            self._rows.bulk_create(rows)
+        self._write(rows)
         if forget:
             self._delete(lambda row: row.state == State.PENDING, forget)
+
+    def _write(self, rows: Sequence[DeferredTask]) -> None:
+        """In one call, where an INSERT would first look for each row twice: a new record's id is nobody else's."""
+        from gcloudc.db.backends.common.helpers import django_instance_to_entities
+
+        wrapper, columns = connections[self.alias], DeferredTask._meta.concrete_fields
+        wrapper.ensure_connection()
+        wrapper.validate_no_broken_transaction()
+        with wrapper.wrap_database_errors:
+            entities = [django_instance_to_entities(wrapper, columns, True, row)[0] for row in rows]
+            wrapper.connection._put(None, entities)
 
     def get(self, record_id: str) -> TaskRecord | None:
         return self._repeat(lambda: self._get(record_id))
@@ -87,9 +101,13 @@ class DatastoreTaskStore(DjangoTaskStore):
         return self._repeat(lambda: self._delete(lambda row: lease is None or row.lease == lease, record_ids))
 
     def _delete(self, wanted: Callable[[DeferredTask], bool], record_ids: Sequence[str]) -> int:
+        """By their keys, where a DELETE would first read each row."""
+        from gcloudc.db.backends.common.helpers import get_document_key
+
         gone = [[row.pk, *_part_ids(row)] for row in self._read(list(record_ids)) if wanted(row)]
-        for some in _slices([pk for pks in gone for pk in pks]):
-            delete(self._rows.filter(pk__in=some))
+        wrapper = connections[self.alias]
+        for pk in [pk for pks in gone for pk in pks]:
+            wrapper.connection.delete(get_document_key(wrapper, DeferredTask, pk))
         return len(gone)
 
     def lease_due(self, *, now: float, limit: int, seconds: float) -> Records:
@@ -119,7 +137,7 @@ class DatastoreTaskStore(DjangoTaskStore):
         payload = columns.get("payload")
         if payload is not None and len(payload) > PART:
             columns["payload"] = payload[:PART]
-            self._rows.bulk_create(_parts(record_id, payload))
+            self._write(list(_parts(record_id, payload)))
         self._rows.filter(pk=record_id).update(**columns)
         return True
 
@@ -143,17 +161,18 @@ class DatastoreTaskStore(DjangoTaskStore):
     def _row(self, record_id: str) -> DeferredTask | None:
         return self._rows.filter(pk=record_id).first()
 
-    def _repeat(self, work: Callable[[], Result]) -> Result:
-        """Do `work` in a transaction: the caller's, or one that is begun again when another one was in its way."""
+    def _repeat(self, work: Callable[[], Result], *, alone: bool = False) -> Result:
+        """Do `work` in a transaction: the caller's, or one that is begun again when another one was in its way.
+        A single call (`alone`) needs none."""
         if connections[self.alias].in_atomic_block:
             return work()
         for tries in range(1, TRIES):
             try:
-                with self._atomic():
+                with nullcontext() if alone else self._atomic():
                     return work()
             except OperationalError:
                 time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**tries)
-        with self._atomic():
+        with nullcontext() if alone else self._atomic():
             return work()
 
 
