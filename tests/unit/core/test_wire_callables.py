@@ -9,11 +9,12 @@ import os
 import subprocess
 import types
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from defer_core import callables, codec, config, defer
-from defer_core.errors import CallableError, CallableForbiddenError, CallableNotFoundError
+from defer_core.errors import CallableError, CallableForbiddenError, CallableNotFoundError, DecodeError
 from defer_core.task import Task
 from defer_core.testing import drain, in_memory
 
@@ -184,6 +185,27 @@ def test_what_no_project_means_is_refused_at_both_ends(func: Any) -> None:
     with pytest.raises(CallableForbiddenError):
         codec.unpack_call(as_argument, config.Config())
     assert codec.unpack_call(payload, free)[1] == ["true"]
+
+
+def test_what_a_test_puts_in_a_callable_s_place_is_called() -> None:
+    with in_memory() as queue:
+        defer(note, 1)
+        defer(Base("n").method, 2)
+        with mock.patch.object(Base, "method") as method, mock.patch(f"{__name__}.note") as function:
+            assert drain(queue).done == 2
+        function.assert_called_once_with(1)
+        method.assert_called_once_with(2)
+
+
+def test_what_lies_in_a_method_s_place_must_be_allowed_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.Config()
+    payload = codec.pack_call(Task(func=Base("n").method, args=("true",)), settings)
+    monkeypatch.setattr(Base, "method", os.system)
+    with pytest.raises(CallableForbiddenError, match="system"):
+        codec.unpack_call(payload, settings)
+    monkeypatch.setattr(Base, "method", "text")
+    with pytest.raises(DecodeError, match="no method"):
+        codec.unpack_call(payload, settings)
 
 
 def test_an_allow_list_refuses_all_others_at_both_ends() -> None:
