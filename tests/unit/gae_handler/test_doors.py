@@ -100,6 +100,14 @@ def test_the_address_counts_where_it_is_visible(post: Poster, address: str, user
     assert AppEngineDoor().admits(post(headers=headers, remote_addr=address)) is opens
 
 
+def test_either_header_of_the_queue_is_enough_and_an_empty_one_is_none(post: Poster, app_engine: None) -> None:
+    opens = [
+        AppEngineDoor().admits(post(headers=headers))
+        for headers in ({"X-AppEngine-TaskName": "t"}, {"x-appengine-queuename": "q"}, {"X-AppEngine-TaskName": ""}, {})
+    ]
+    assert opens == [True, True, False, False]
+
+
 def test_app_engines_headers_open_nothing_elsewhere(post: Poster) -> None:
     with in_memory(doors=["appengine"]):
         assert handle(post()).status == 403
