@@ -91,6 +91,13 @@ def test_a_bad_variable_is_named(variable: str, text: str) -> None:
         from_environment({variable: text})
 
 
+def test_a_list_may_be_json() -> None:
+    found = from_environment({"DEFER_KEYS": '["with, comma", "two"]', "DEFER_QUEUES": '[{"name": "mail"}]'})
+    assert (found.keys, found.queues) == (("with, comma", "two"), ({"name": "mail"},))
+    with pytest.raises(ConfigError, match="DEFER_KEYS"):
+        from_environment({"DEFER_KEYS": '["with'})
+
+
 def test_secrets_are_not_shown() -> None:
     assert "a long secret" not in repr(Config(keys=["a long secret"]))
 

@@ -106,7 +106,7 @@ def from_environment(environ: Mapping[str, str]) -> Config:
 
 
 def _parse(variable: str, text: str, kind: str) -> Any:
-    """Lists are separated by commas, mappings are JSON."""
+    """Mappings are JSON; lists are, too, or separated by commas."""
     try:
         if kind == "bool":
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
@@ -117,6 +117,8 @@ def _parse(variable: str, text: str, kind: str) -> Any:
         if kind.startswith("Mapping"):
             return dict(json.loads(text))
         if kind.startswith("Sequence"):
+            if text.lstrip().startswith("["):
+                return tuple(json.loads(text))
             return tuple(part.strip() for part in text.split(",") if part.strip())
         if kind.startswith("tzinfo"):
             import zoneinfo
