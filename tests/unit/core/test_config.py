@@ -94,7 +94,7 @@ def test_a_bad_variable_is_named(variable: str, text: str) -> None:
 def test_a_list_may_be_json() -> None:
     found = from_environment({"DEFER_KEYS": '["with, comma", "two"]', "DEFER_QUEUES": '[{"name": "mail"}]'})
     assert (found.keys, found.queues) == (("with, comma", "two"), ({"name": "mail"},))
-    with pytest.raises(ConfigError, match="DEFER_KEYS"):
+    with pytest.raises(ConfigError, match="DEFER_KEYS is no Sequence"):  # which is a secret
         from_environment({"DEFER_KEYS": '["with'})
 
 

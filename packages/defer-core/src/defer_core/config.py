@@ -125,5 +125,6 @@ def _parse(variable: str, text: str, kind: str) -> Any:
 
             return zoneinfo.ZoneInfo(text)
     except (KeyError, ValueError, TypeError, OSError) as error:
-        raise ConfigError(f"The environment variable {variable} is {text!r}, which is no {kind}.") from error
+        shown = "" if variable == "DEFER_KEYS" else f" is {text!r}, which"
+        raise ConfigError(f"The environment variable {variable}{shown} is no {kind}.") from error
     return text
