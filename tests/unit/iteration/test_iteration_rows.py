@@ -246,6 +246,7 @@ def test_the_query_does_not_grow(db: None) -> None:
     assert max(map(len, pages[1:])) - min(map(len, pages[1:])) < 4
 
 
+@pytest.mark.on_sql
 def test_the_sql_of_pages_is_made_once(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     Row.objects.bulk_create([Row(number=index % 3) for index in range(100)])
     rows, made = QuerySetRows(Row.objects.filter(done=False), "number"), []
@@ -284,6 +285,7 @@ class Counted(Book):
         return made
 
 
+@pytest.mark.on_sql
 @pytest.mark.parametrize("name", QUERYSETS)
 def test_instances_are_those_of_the_queryset(db: None, name: str) -> None:
     ann = Author.objects.create(name="Ann")

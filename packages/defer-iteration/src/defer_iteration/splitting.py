@@ -14,7 +14,7 @@ from .errors import IterationRefusedError
 from .ordering import Ordering
 from .rows import Split
 from .shard import Key, KeyRange
-from .statement import Part, Statement, streamed
+from .steps import steps
 
 DENSE = 0.985
 """Share of the integers between the smallest and the largest that are keys, from which on values are as good as rows:
@@ -112,30 +112,14 @@ def _split_values(least: int, most: int, shards: int) -> list[KeyRange]:
 def _split_rows(
     keys: QuerySet[Any], ordering: Ordering, number: int, shards: int, *, nulls: bool = False
 ) -> list[KeyRange]:
-    """Each bound is a step of rows beyond the one before: so much reading in all as one walk along the index."""
+    """Shards of a size, after as many as are left over with one row more."""
     if not number:
         return []
     shards = min(shards, number)
     size, larger = divmod(number, shards)
-    bounds = _steps(keys, ordering, size + 1, min(larger, shards - 1), None, nulls=nulls)
-    bounds += _steps(keys, ordering, size, shards - 1 - len(bounds), bounds[-1] if bounds else None, nulls=nulls)
+    bounds = steps(keys, ordering, size + 1, min(larger, shards - 1), None, nulls=nulls)
+    bounds += steps(keys, ordering, size, shards - 1 - len(bounds), bounds[-1] if bounds else None, nulls=nulls)
     return _ranges(bounds, _last(keys, ordering, nulls=nulls), nulls=nulls)
-
-
-def _steps(
-    keys: QuerySet[Any], ordering: Ordering, size: int, number: int, start: Key | None, *, nulls: bool
-) -> list[Key]:
-    """So many keys, each `size` rows beyond the one before; fewer if rows have been deleted since they were counted."""
-    keys = keys.order_by(*ordering.columns(nulls=nulls))
-    parts = tuple(Part(field) for field in ordering.fields[-1 if nulls else 0 :])
-    beyond = Statement(keys.filter(ordering.at_least(parts, nulls=nulls))[size : size + 1], parts)
-    found: list[Key] = []
-    while len(found) < number:
-        start = next(streamed(keys[size : size + 1] if start is None else beyond.beyond(start), 1), None)
-        if start is None:
-            break
-        found.append(tuple(start))
-    return found
 
 
 def _last(keys: QuerySet[Any], ordering: Ordering, *, nulls: bool) -> Key | None:
