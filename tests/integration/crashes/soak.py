@@ -266,7 +266,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     settings = services.postgres_settings("soak")
-    _create(str(settings["HOST"]), "defer_soak")
+    create(str(settings["HOST"]), "defer_soak")
     report = soak(
         tasks=given.tasks, processes=given.processes, host=settings["HOST"], name="defer_soak", seed=given.seed
     )
@@ -274,7 +274,7 @@ def main() -> int:
     return int(report.committed != report.ran.keys() or len(report.committed) < given.tasks)
 
 
-def _create(host: str, name: str) -> None:
+def create(host: str, name: str) -> None:
     import psycopg
 
     with psycopg.connect(host=host, dbname="postgres", user="postgres", autocommit=True) as connection:
