@@ -2,8 +2,9 @@
 
 Rows are not counted cheaply there. By primary key, Datastore's own sample (`__scatter__`, about one entity in 512) is
 taken: with SAMPLES keys a shard the largest of 16 shards has about 1.3 times its share, of 256 about 1.6 times, at the
-cost of that many small reads. It is of the whole kind, whatever the queryset filters. Where there is no such sample, and in the order of a field, one walk
-over the keys is taken instead: every one is read, and the shards are equal to within 1 / SAMPLES.
+cost of that many small reads. It is of the whole kind, whatever the queryset filters. Where there is no such sample,
+and in the order of a field, one walk over the keys is taken instead: every one is read, and the shards are equal to
+within 1 / SAMPLES.
 
 A query there compares one property. So ranges in the order of a field are of values alone, rows of one value stay
 together, and a page begins with the value of the last row: what has been passed already is dropped.
