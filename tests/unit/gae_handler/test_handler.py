@@ -158,6 +158,12 @@ def test_a_get_of_app_engines_cron_sweeps(queue: MemoryTransport, post: Poster) 
     assert calls == []
 
 
+def test_cron_is_told_what_failed(queue: MemoryTransport, post: Poster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("defer_core.sweep._sweepers", {"broken": lambda until: 1 // 0})
+    answer = handle(post(method="GET", headers={"X-Appengine-Cron": "true"}, read=unread))
+    assert (answer.status, answer.body) == (500, b"1 failed")
+
+
 def test_cron_opens_nothing_but_the_sweep(queue: MemoryTransport, post: Poster) -> None:
     assert handle(post(headers={"X-Appengine-Cron": "true"}, read=unread)).status == 403
 

@@ -59,7 +59,8 @@ def _swept(request: Request) -> Response:
     if not is_cron(request):
         log.warning("A cron request to %s from %s was refused: this is not App Engine.", *_origin(request))
         return _FORBIDDEN
-    return Response(status=200, headers=_TEXT, body=str(sweep(budget=SWEEP_BUDGET)).encode())
+    report = sweep(budget=SWEEP_BUDGET)
+    return Response(status=500 if report.counts["failed"] else 200, headers=_TEXT, body=str(report).encode())
 
 
 def _opened(request: Request, config: Config) -> Door | None:
