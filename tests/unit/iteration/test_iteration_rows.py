@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.db.models import Count, F, Value
+from django.db.models.query import ModelIterable
 from django.db.models.sql.compiler import SQLCompiler
 from django.test.utils import CaptureQueriesContext
 from testapp import iterations
@@ -268,7 +269,22 @@ QUERYSETS: dict[str, Any] = {
     "inherited": lambda: Novel.objects.all(),
     "reverse": lambda: Author.objects.filter(books__price=None).distinct(),
     "from_db": lambda: Counted.objects.all(),
+    "iterable": lambda: made_otherwise(Book.objects.all()),
 }
+
+
+class Marking(ModelIterable):
+    """Makes instances in a way of its own."""
+
+    def __iter__(self) -> Any:
+        for row in super().__iter__():
+            row.marked = True
+            yield row
+
+
+def made_otherwise(queryset: Any) -> Any:
+    queryset._iterable_class = Marking
+    return queryset
 
 
 class Counted(Book):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db.models import Field, QuerySet, Value
+from django.db.models.query import ModelIterable
 
 
 class Part(Value):
@@ -66,6 +67,7 @@ def plain_columns(queryset: QuerySet[Any]) -> list[str] | None:
     """The columns of which instances are made; None where an instance has more or less than its model's columns."""
     query, options = queryset.query, queryset.model._meta
     more = query.select_related or query.annotations or query.extra or queryset._known_related_objects
+    more = more or queryset._iterable_class is not ModelIterable
     if more or queryset._prefetch_related_lookups or query.deferred_loading != (frozenset(), True):
         return None
     if getattr(queryset, "_fetch_mode", None) is not getattr(QuerySet(queryset.model), "_fetch_mode", None):
