@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from django.db import IntegrityError
 from django.db.models import F
 from testapp import iterations
-from testapp.models import Row
+from testapp.models import Ledger, Row
 
 from defer_core import clock
 from defer_core.delivery import Delivery
@@ -161,3 +163,21 @@ def test_a_superseded_attempt_leaves_nothing(queue: Any, atomic: Any) -> None:
     assert hits() == {0}
     drain(queue)
     assert hits() == {1}
+
+
+def test_a_database_error_that_the_callback_swallows_is_that_rows_failure(queue: Any, atomic: Any) -> None:
+    """The page's transaction cannot be used any more, so the rows after it must not be blamed, nor wait for ever."""
+    Ledger.objects.create(key="taken")
+
+    def swallow(row: Any) -> None:
+        if row.pk == keys[3]:
+            with suppress(IntegrityError):
+                Ledger.objects.create(key="taken")
+
+    iterations.before.append(swallow)
+    keys = atomic(10, _shards=1, _on_error="quarantine", _max_attempts=2, _delete_marker=False)
+    drain(queue)
+    [row] = models.QuarantinedRow.objects.all()
+    assert "atomic" in row.error
+    assert iterations.finalized == [()]
+    assert dict(Row.objects.values_list("pk", "hits")) == {key: int(key != keys[3]) for key in keys}

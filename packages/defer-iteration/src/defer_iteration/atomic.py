@@ -3,13 +3,17 @@ exactly once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any, ClassVar
 
 from .attempt import Attempt, Passed, Why
-from .shard import Key
+from .base import IterationStore
+from .errors import SpoiltTransactionError
+from .iteration import Iteration
+from .job import Job
+from .shard import Key, Shard
 
 
 class _Undone(Exception):
@@ -26,6 +30,19 @@ class AtomicAttempt(Attempt):
     one_page: ClassVar[bool] = True
     stop_before: Key | None = None
     """The row that raised, while those before it are passed again."""
+
+    def __init__(self, store: IterationStore, iteration: Iteration, shard: Shard, job: Job, until: float) -> None:
+        super().__init__(store, iteration, shard, replace(job, callback=self._guarded(job.callback)), until)
+
+    def _guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
+        """The callback, which fails where it has spoilt the page: the rows after it are not to blame."""
+
+        def call(*args: Any, **kwargs: Any) -> None:
+            callback(*args, **kwargs)
+            if self.store.is_spoilt():
+                raise SpoiltTransactionError
+
+        return call
 
     def run(self) -> None:
         while self._page():

@@ -53,6 +53,10 @@ class IterationStore(ABC):
     def in_transaction(self) -> bool:
         """Whether the caller is in such a transaction."""
 
+    def is_spoilt(self) -> bool:
+        """Whether a database error that somebody has swallowed has made the caller's transaction unusable."""
+        return False
+
     @abstractmethod
     def create(self, iteration: Iteration) -> None:
         """Write a new iteration."""

@@ -33,6 +33,11 @@ class FenceLostError(SingularTaskFailure):
     is void."""
 
 
+class SpoiltTransactionError(DeferError):
+    """The callback has swallowed a database error, after which the transaction of its page cannot be used: let what
+    may fail run in an `atomic` block of its own."""
+
+
 class HeldError(DeferError):
     """The iteration cannot go on until a person has mended something; its reason says what."""
 

@@ -33,6 +33,9 @@ class DjangoIterationStore(KeepingStore):
     def in_transaction(self) -> bool:
         return transaction.get_connection(self.alias).in_atomic_block
 
+    def is_spoilt(self) -> bool:
+        return transaction.get_connection(self.alias).needs_rollback
+
     def _iterations(self, iteration_id: str) -> QuerySet[models.Iteration]:
         return models.Iteration.objects.using(self.alias).filter(pk=iteration_id)
 
