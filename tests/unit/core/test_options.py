@@ -47,6 +47,11 @@ def test_when(given: dict[str, Any], eta: float | None) -> None:
     assert parsed(**given).routing.eta == eta
 
 
+@pytest.mark.parametrize("given", [{"_eta": dt.datetime.min}, {"_countdown": -1e11}], ids=str)
+def test_what_was_due_ages_ago_is_due(given: dict[str, Any]) -> None:
+    assert parsed(**given).routing.eta == 0.0
+
+
 def test_a_naive_eta_is_in_the_configured_zone() -> None:
     tokyo = config.Config(timezone=ZoneInfo("Asia/Tokyo"))
     eta = dt.datetime.fromtimestamp(NOW + 60, ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)

@@ -150,7 +150,7 @@ def _eta(countdown: Any, eta: Any, config: Config) -> float | None:
         raise _bad("_eta", eta, "a datetime")
     if when > clock.now() + MAX_ETA:
         raise OptionError(f"The task would run at {when:.0f}, over 30 days ahead, which is more than queues take.")
-    return when
+    return max(when, 0.0)  # what was due before 1970 is due, and not every queue can write such a year
 
 
 def _url(value: Any) -> str | None:
