@@ -230,6 +230,13 @@ def test_a_pickled_value_is_refused_where_pickle_is_not_allowed() -> None:
         (([{"a": [object()]}],), {}, "args[0][0]['a'][0]"),
         (({1: (2, {object()})},), {}, "args[0][1][1]"),
         (([dt.datetime(2024, 1, 1, tzinfo=Zone())],), {}, "args[0][0].tzinfo"),
+        ((Point(1, object()),), {}, "args[0].y"),  # type: ignore[arg-type]
+        ((Card("x", [object()]),), {}, "args[0].values[0]"),  # type: ignore[list-item]
+        ((collections.OrderedDict(a=[1, object()]),), {}, "args[0]['a'][1]"),
+        ((collections.defaultdict(lambda: 0),), {}, "args[0].default_factory"),
+        ((collections.deque([object()]),), {}, "args[0][0]"),
+        ((ValueError("x", object()),), {}, "args[0].args[1]"),
+        ((Mapping(a=object()),), {}, "args[0]['a']"),
     ],
 )
 def test_a_refusal_names_the_path(args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import functools
 import types
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from datetime import datetime, time
 from typing import Any
 
@@ -14,6 +16,9 @@ from .registry import registered
 
 MAX_DEPTH = 500
 _SHORT = 60
+_WITHOUT_STATE = frozenset(
+    (list, tuple, dict, set, frozenset, functools.partial, types.MethodType, types.BuiltinMethodType, datetime, time)
+)
 
 Step = tuple[str, Any]
 """What to add to a path, and the value there."""
@@ -42,8 +47,15 @@ def _descend(error: Exception, steps: list[Step], attempt: Callable[[Any], objec
         if len(above) >= MAX_DEPTH:
             return _brief(path), value, f"it is nested more than {MAX_DEPTH} levels deep."
         above.append(inner)
-        steps = list(_inside(inner))
+        steps = _steps(inner)
     return _brief(path), value, error
+
+
+def _steps(value: Any) -> list[Step]:
+    try:
+        return list(_inside(value))
+    except Exception:
+        return []
 
 
 def _first_failing(steps: list[Step], attempt: Callable[[Any], object]) -> tuple[str, Any, Exception] | None:
@@ -65,14 +77,16 @@ def _type_name(value: Any) -> str:
 
 
 def _inside(value: Any) -> Iterator[Step]:
-    """The values inside one, and how each is reached."""
+    """The values inside one, and how each is reached. Raises what a class of the user's raises when it is asked."""
     kind = type(value)
-    if kind is list or kind is tuple:
-        yield from ((f"[{index}]", each) for index, each in enumerate(value))
-    elif kind is dict:
+    if isinstance(value, list | tuple | deque):
+        names = getattr(kind, "_fields", ())  # of a named tuple
+        yield from ((f".{names[at]}" if at < len(names) else f"[{at}]", each) for at, each in enumerate(value))
+    elif isinstance(value, dict):
         yield from ((f" (the key {_text(key)})", key) for key in value)
         yield from ((f"[{_text(key)}]", each) for key, each in value.items())
-    elif kind is set or kind is frozenset:
+        yield (".default_factory", getattr(value, "default_factory", None))
+    elif isinstance(value, set | frozenset):
         yield from ((f" (the member {_text(each)})", each) for each in value)
     elif kind is functools.partial:
         yield from ((".args", list(value.args)), (".keywords", dict(value.keywords)), (".func", value.func))
@@ -81,12 +95,16 @@ def _inside(value: Any) -> Iterator[Step]:
             yield (".__self__", value.__self__)
     elif kind is datetime or kind is time:
         yield (".tzinfo", value.tzinfo)
-    else:
+    if kind not in _WITHOUT_STATE:
         yield from _state(value)
 
 
 def _state(value: Any) -> Iterator[Step]:
     """What a registered type makes of a value, or what pickle collects of it."""
+    if isinstance(value, BaseException):
+        yield (".args", value.args)
+    if is_dataclass(type(value)):
+        yield from ((f".{each.name}", getattr(value, each.name, None)) for each in fields(value))
     try:
         how = registered(type(value))
         state = how.encode(value) if how else value.__reduce_ex__(4)[2]
