@@ -292,6 +292,16 @@ def test_the_datastores_own_sample_divides_the_keys(datastore_queue: Any) -> Non
     assert second.closed and second.upper == (rows("scatter").order_by("-pk").first().pk,)
 
 
+def test_djangaes_key_ranges_are_by_the_sample_too(datastore_queue: Any) -> None:
+    from defer_djangae.processing import datastore_key_ranges
+
+    keys = make(2000, "scatter")
+    ranges = datastore_key_ranges(rows("scatter").all(), 4)
+    bounds = [keys.index(start) for start, _ in ranges[1:]]
+    assert [start for start, _ in ranges] == [None, *(keys[bound] for bound in bounds)] and ranges[-1][1] is None
+    assert all(abs(bound - share) < 250 for bound, share in zip(bounds, (500, 1000, 1500), strict=True))
+
+
 def test_an_iteration_by_the_sample_passes_every_row(datastore_queue: Any) -> None:
     keys = make(3000, "scatter")
     start(rows("scatter").all(), _shards=2)

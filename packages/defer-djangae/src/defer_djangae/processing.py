@@ -41,13 +41,9 @@ def datastore_key_ranges(
 
 def find_random_keys(queryset: Any, shard_count: int) -> list[Any]:
     """Keys that are spread over the whole kind, from Datastore's scatter property."""
-    try:
-        from gcloudc.db.backends.common.parsers.expressions import Scatter
-    except ImportError:
-        from gcloudc.db.backends.datastore.expressions import Scatter
+    from defer_iteration.datastore_rows import scattered_keys
 
-    scattered = queryset.model.objects.using(queryset.db).order_by(Scatter())
-    return list(scattered.values_list("pk", flat=True)[: shard_count * OVERSAMPLING])
+    return scattered_keys(queryset, shard_count * OVERSAMPLING)
 
 
 def sequential_int_key_ranges(queryset: Any, shard_count: int) -> list[Range]:

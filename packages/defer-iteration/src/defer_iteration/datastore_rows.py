@@ -95,23 +95,12 @@ class DatastoreRows(QuerySetRows):
         """Ranges by Datastore's own sample; None where there is too little of it."""
         if self.ordering.field is not None:
             return None
-        sample = sorted(self._scattered(shards * SAMPLES))
+        sample = sorted((pk,) for pk in scattered_keys(self.queryset, shards * SAMPLES))
         if len(sample) < shards * SAMPLES // 2:
             return None
         last = max(self._keys(sample[-1]), default=sample[-1])
         bounds = [sample[len(sample) * index // shards] for index in range(1, shards)]
         return Split(ranges=_ranges(bounds, last))
-
-    def _scattered(self, number: int) -> list[Key]:
-        """Keys of Datastore's sample. `order_by(Scatter())` of `gcloudc` 1.5 sorts the whole kind here instead, and not
-        by that property."""
-        connection: Any = connections[self.queryset.db]
-        model = self.queryset.model
-        kind = [model, *model._meta.get_parent_list()][-1]._meta.db_table
-        query = connection.get_query_class()(connection, [kind], only_return_keys=True, namespace=connection.namespace)
-        query.order_by(["__scatter__"])
-        found = (each.key().id_or_name for each in query.fetch(offset=0, limit=number))
-        return [(model._meta.pk.to_python(each),) for each in found]
 
     def _split_walked(self, shards: int) -> Split:
         """Ranges by every so-manieth key of a walk over all: SAMPLES a shard, to twice as many."""
@@ -150,3 +139,16 @@ def _ranges(bounds: list[Key], last: Key) -> list[KeyRange]:
     edges: list[Key | None] = [None, *dict.fromkeys(bounds), last]
     final = len(edges) - 2
     return [KeyRange(lower=edges[index], upper=edges[index + 1], closed=index == final) for index in range(final + 1)]
+
+
+def scattered_keys(queryset: QuerySet[Any], number: int) -> list[Any]:
+    """So many primary keys of Datastore's own sample of a queryset's whole kind, in no order.
+
+    `order_by(Scatter())` of `gcloudc` 1.5 reads and sorts the whole kind instead, and not by that property.
+    """
+    connection: Any = connections[queryset.db]
+    model = queryset.model
+    kind = [model, *model._meta.get_parent_list()][-1]._meta.db_table
+    query = connection.get_query_class()(connection, [kind], only_return_keys=True, namespace=connection.namespace)
+    query.order_by(["__scatter__"])
+    return [model._meta.pk.to_python(each.key().id_or_name) for each in query.fetch(offset=0, limit=number)]
