@@ -71,6 +71,7 @@ def test_the_sites_own_tests_pass_on_postgresql(manage):
     assert passed(manage("test", "--noinput", MUSEUM_DATABASE=json.dumps({"default": database}))) >= 38
 
 
+@pytest.mark.gcloudc
 @pytest.mark.skipif(find_spec("gcloudc") is None, reason="gcloudc is not installed (it needs Django < 6)")
 @pytest.mark.parametrize(
     ("emulator", "engine"), [("datastore", "gcloudc.db.backends.datastore"), ("firestore", "firestore_engine")]

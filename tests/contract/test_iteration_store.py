@@ -58,7 +58,7 @@ ADAPTERS = {
     "django on postgresql": lambda request: on_alias(request, "contract_postgres"),
     "django on datastore": lambda request: on_alias(request, "contract_datastore"),
 }
-MARKS = {"django": pytest.mark.django_db(transaction=True), "django on datastore": needs_gcloudc}
+MARKS = {"django": pytest.mark.django_db(transaction=True), "django on datastore": [pytest.mark.gcloudc, needs_gcloudc]}
 """What must be known of a test before its fixtures are made."""
 
 

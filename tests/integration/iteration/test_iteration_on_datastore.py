@@ -34,7 +34,10 @@ from defer_iteration.iteration import Iteration, IterationState
 from defer_iteration.queryset_rows import rows_over
 from defer_iteration.shard import KeyRange, Shard
 
-pytestmark = pytest.mark.skipif(find_spec("gcloudc") is None, reason="gcloudc is not installed: it needs Django < 6")
+pytestmark = [
+    pytest.mark.gcloudc,
+    pytest.mark.skipif(find_spec("gcloudc") is None, reason="gcloudc is not installed: it needs Django < 6"),
+]
 ALIAS = "protocol"
 
 
