@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from integration.crashes.iteration_soak import soak
+from integration.crashes.soak import create
 
 pytestmark = pytest.mark.crashes
 ROWS = 20_000
@@ -14,11 +15,13 @@ ROWS = 20_000
 @pytest.mark.parametrize("atomic", [True, False])
 def test_every_row_is_passed_and_counted_once_under_kills(postgres: str, atomic: bool) -> None:
     where = urlsplit(postgres)
+    host, name = parse_qs(where.query)["host"][0], f"{where.path.strip('/')}_iterations"
+    create(host, name)  # the other soak migrates what this one only makes
     report = soak(
         rows=ROWS,
         shards=16,
-        host=parse_qs(where.query)["host"][0],
-        name=where.path.strip("/"),
+        host=host,
+        name=name,
         seed=5,
         atomic=atomic,
         every=1.0,
