@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defer_core import codec, config
+from defer_core import codec, config, reading
 from defer_core.errors import DecodeError, UnserializableError
 from defer_core.task import Task
 
@@ -290,13 +290,13 @@ def test_much_in_many_levels_is_refused_before_it_takes_all_memory() -> None:
     import msgpack
 
     data = msgpack.packb(bytes(3_000_000))
-    for _ in range(codec.MAX_LEVELS - 1):
+    for _ in range(reading.MAX_LEVELS - 1):
         data = msgpack.packb(msgpack.ExtType(1, b"\x91" + data))
     tracemalloc.start()
     try:
         with pytest.raises(DecodeError, match="memory"):
             codec.unpack(data, NATIVE)
-        assert tracemalloc.get_traced_memory()[1] < 4 * codec.MAX_HELD  # msgpack in Python copies more
+        assert tracemalloc.get_traced_memory()[1] < 4 * reading.MAX_HELD  # msgpack in Python copies more
     finally:
         tracemalloc.stop()
 

@@ -17,16 +17,13 @@ import msgpack
 from . import callables, diagnosis, pickling
 from . import exttypes as ext
 from .config import Config, current
-from .errors import DecodeError, DeferError, UnknownTypeError, UnserializableError
-from .registry import named, register_type, registered
+from .errors import DecodeError, DeferError, UnserializableError
+from .reading import MAX_LEVELS, reader
+from .registry import register_type, registered
 from .task import Task
 
 __all__ = ["pack", "pack_call", "register_type", "unpack", "unpack_call", "wiping"]
 
-MAX_LEVELS = 100
-"""How deep ext types (tuples, sets, registered types) may lie in each other."""
-MAX_HELD = 160 * 1024 * 1024
-"""Bytes that all open levels may have while they are read: each is a copy of what is in it."""
 _KEPT_BUFFER = 1024 * 1024
 """Bytes up to which a packer's buffer is kept for the next call."""
 _HEADS = {*range(0xC4, 0xCA), *range(0xD4, 0xD9)}
@@ -36,8 +33,7 @@ _HIDDEN = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
 _CONTAINERS = frozenset({list, dict})
 _NUMBERS = frozenset({int, float})
 
-# names of this module are found faster than another's
-_LEAVES, _ZONED, _READERS, _ZONED_READERS = ext.LEAVES, ext.ZONED, ext.READERS, ext.ZONED_READERS
+_LEAVES, _ZONED = ext.LEAVES, ext.ZONED  # names of this module are found faster than another's
 _Ext, _new = msgpack.ExtType, tuple.__new__  # its own __new__ checks what is known here, at twice the time
 
 _wiping: ContextVar[bool] = ContextVar("defer_wiping", default=True)
@@ -234,17 +230,6 @@ def _enum_to_plain(member: enum.Enum) -> list[Any]:
     return [ref, None, member.value]
 
 
-def _enum_from_plain(plain: Any) -> enum.Enum:
-    ref, name, *value = plain
-    kind = callables.resolve(ref)
-    if not isinstance(kind, enum.EnumMeta):
-        raise DecodeError(f"{ref} is no Enum.")
-    try:
-        return kind(value[0]) if name is None else kind[name]
-    except (KeyError, ValueError) as error:
-        raise UnknownTypeError(f"{ref} has no member {value[0] if name is None else name!r} here.") from error
-
-
 def unpack_call(payload: bytes, config: Config) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
     """Callable, args and kwargs of a Payload. Raises DecodeError or NotYetReadableError."""
     call = unpack(payload, config)
@@ -257,93 +242,8 @@ def unpack_call(payload: bytes, config: Config) -> tuple[Callable[..., Any], lis
 def unpack(data: bytes, config: Config | None = None) -> Any:
     """The value of some bytes. Raises DecodeError, or NotYetReadableError for a type or callable that is not here."""
     try:
-        return _reader(config or current()).read(data)
+        return reader(config or current()).read(data)
     except DeferError:
         raise
     except Exception as error:
         raise DecodeError(f"The payload cannot be read: {error!r}") from error
-
-
-class _Reader:
-    """Reads the values at one depth of ext types; it keeps nothing of what it read."""
-
-    __slots__ = ("_depth", "_held", "config")
-
-    def __init__(self, config: Config, depth: int = 0, held: int = 0) -> None:
-        self.config = config
-        self._depth = depth
-        self._held = held
-
-    def read(self, data: bytes) -> Any:
-        return msgpack.unpackb(data, ext_hook=self._decode, strict_map_key=False, unicode_errors="surrogatepass")
-
-    def _nested(self, data: bytes) -> Any:
-        if self._depth >= MAX_LEVELS:
-            raise DecodeError(f"The payload is nested more than {MAX_LEVELS} levels deep.")
-        held = self._held + len(data)
-        if held > MAX_HELD:
-            raise DecodeError("The payload has too much in too many levels: they would take memory without end.")
-        return _Reader(self.config, self._depth + 1, held).read(data)
-
-    def _zone(self, data: bytes) -> Any:
-        if data == ext.PACKED_UTC:
-            return dt.timezone.utc
-        return self._nested(data) if data else None
-
-    def _decode(self, code: int, data: bytes) -> Any:
-        if code in _READERS:
-            return _READERS[code](data)
-        if code in _ZONED_READERS:
-            size, from_bytes = _ZONED_READERS[code]
-            return from_bytes(data[:size], self._zone(data[size:]))
-        if code in ext.MAKERS:
-            return ext.MAKERS[code](_list(self._nested(data)))
-        if code == ext.PICKLE:
-            return self._unpickle(data)
-        if code == ext.NAMED:
-            return self._revive(self._nested(data))
-        if code == ext.CALLABLE:
-            return callables.from_ref(self._nested(data), self.config)
-        if code == ext.ENUM:
-            return _enum_from_plain(self._nested(data))
-        if code in ext.REBUILDERS:
-            return self._rebuild(code, self._nested(data))
-        raise UnknownTypeError(f"The task holds a value of the ext type {code}, which this release does not know.")
-
-    def _unpickle(self, data: bytes) -> Any:
-        if not self.config.allow_pickle:
-            raise DecodeError("The task holds a pickled value, and pickle is not allowed (`allow_pickle` is False).")
-        return pickling.loads(data, self.config.policy)
-
-    def _revive(self, content: Any) -> Any:
-        name, plain = content
-        how = named(name)
-        try:
-            return how.decode(plain)
-        except DeferError:
-            raise
-        except Exception as error:
-            raise UnknownTypeError(f"A value of the type {name!r} cannot be made again: {error!r}") from error
-
-    def _rebuild(self, code: int, plain: Any) -> Any:
-        try:
-            return ext.REBUILDERS[code](plain)
-        except (ImportError, LookupError) as error:  # a zone or a library that is not here
-            raise UnknownTypeError(f"A value of the task cannot be made again: {error!r}") from error
-
-
-_latest = _Reader(Config())
-
-
-def _reader(config: Config) -> _Reader:
-    global _latest
-    reader = _latest  # another thread may change it meanwhile
-    if reader.config is not config:
-        reader = _latest = _Reader(config)
-    return reader
-
-
-def _list(value: Any) -> list[Any]:
-    if type(value) is not list:
-        raise DecodeError("A tuple or set of the task is not made of a list.")
-    return value
