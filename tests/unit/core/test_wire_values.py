@@ -10,6 +10,7 @@ import enum
 import functools
 import math
 import pickle
+import uuid
 import zoneinfo
 from typing import Any, NamedTuple
 
@@ -299,6 +300,13 @@ def test_much_in_many_levels_is_refused_before_it_takes_all_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 4 * reading.MAX_HELD  # msgpack in Python copies more
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("safety", uuid.SafeUUID)
+def test_a_uuid_keeps_how_safely_it_was_made(safety: uuid.SafeUUID) -> None:
+    value = uuid.UUID(int=7, is_safe=safety)
+    arrived = codec.unpack(codec.pack(value, NATIVE), NATIVE)
+    assert (arrived, arrived.is_safe) == (value, safety)
 
 
 def test_what_msgpack_has_types_for_is_not_taken_for_ours() -> None:

@@ -219,6 +219,14 @@ def test_a_queryset_arrives_as_the_rows_that_it_was(book: Book) -> None:
     assert caches(arrived[0]) == ({}, None)
 
 
+def test_a_file_kept_beside_the_fields_stays_a_file() -> None:
+    scan = Scan(image="covers/a.png")
+    scan.former = Scan(image="covers/old.png").image
+    arrived = there_and_back(scan)
+    assert type(arrived.former) is type(scan.image)
+    assert arrived.former.name == "covers/old.png"
+
+
 def test_an_unsaved_file_is_refused_and_a_saved_one_travels_by_name() -> None:
     from django.core.files.base import ContentFile
 

@@ -30,19 +30,26 @@ _NEVER_RUNS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GEN
 def to_runnable_ref(func: Callable[..., Any], config: Config) -> Ref:
     """The Ref of what a task is to call. Raises CallableError, also for what would run nothing, or
     CallableForbiddenError."""
-    if type(func) is not types.FunctionType or func.__code__.co_flags & _NEVER_RUNS:
-        _check_runs(func)
-    return to_ref(func, config)
+    if type(func) is types.FunctionType:
+        known = config.policy.known.get(func)
+        if known is not None and getattr(sys.modules.get(known[2]), known[3], None) is func:
+            return known[0]
+    _check_runs(func)
+    ref = to_ref(func, config)
+    if type(func) is types.FunctionType:
+        _remember(func, ref, func, config)
+    return ref
+
+
+def _remember(key: Any, ref: Any, found: Any, config: Config) -> None:
+    """What is at the top of its module is looked at only once, as long as it is still there."""
+    module, _, name = ref.partition(":")
+    if getattr(sys.modules.get(module), name, None) is found:
+        config.policy.keep(key, (ref, found, module, name))
 
 
 def to_ref(func: Callable[..., Any], config: Config) -> Ref:
     """The Ref of a callable. Raises CallableError (saying why) or CallableForbiddenError."""
-    if type(func) is types.FunctionType:
-        module, qualname = func.__module__, func.__qualname__
-        if module in sys.modules and sys.modules[module].__dict__.get(qualname) is func:
-            name = f"{module}:{qualname}"
-            config.policy.check(name)
-            return name
     if type(func) is functools.partial:
         return _ref_of_partial(func, config)
     return _ref_of_other(func, config)
@@ -160,9 +167,13 @@ def _why_not(func: Any, name: str | None) -> str:
 
 def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
     """The callable of a Ref. Raises CallableNotFoundError, CallableForbiddenError or DecodeError."""
-    if isinstance(ref, str):
-        known: Callable[..., Any] | None = config.policy.passed.get(ref)
-        return known if known is not None and known is _at_the_top(ref) else _from_name(ref, config)
+    if type(ref) is str:
+        known = config.policy.known.get(ref)
+        if known is not None and getattr(sys.modules.get(known[2]), known[3], None) is known[1]:
+            return known[1]  # type: ignore[return-value]
+        found = _resolve_and_check(ref, config)
+        _remember(ref, ref, found, config)
+        return found
     match ref:
         case ["method", owner, str() as name]:
             return _method(owner, name, config)
@@ -174,19 +185,6 @@ def from_ref(ref: Any, config: Config) -> Callable[..., Any]:
                 raise DecodeError(f"A {_class_name(func)} is no callable instance.")
             return func  # type: ignore[no-any-return]
     raise DecodeError("The task does not say what to call.")
-
-
-def _from_name(ref: str, config: Config) -> Callable[..., Any]:
-    """What a name leads to, which is looked at only once: the policy knows what passed, as long as it is the same."""
-    found = _resolve_and_check(ref, config)
-    config.policy.keep(ref, found)
-    return found
-
-
-def _at_the_top(ref: str) -> Any:
-    """What lies under a name in a module that has been imported, or None."""
-    module, _, name = ref.partition(":")
-    return sys.modules[module].__dict__.get(name) if module in sys.modules else None
 
 
 def _resolve_and_check(ref: str, config: Config) -> Callable[..., Any]:

@@ -28,12 +28,16 @@ _KEPT_BUFFER = 1024 * 1024
 """Bytes up to which a packer's buffer is kept for the next call."""
 _HEADS = {*range(0xC4, 0xCA), *range(0xD4, 0xD9)}
 """Bytes that begin a bin or an ext: what msgpack makes of bytearrays, memoryviews and its own types without asking."""
+_SAMPLE = 4096
+"""Bytes at the beginning that tell of most large values that there are such heads."""
 _HEAD = bytes(byte in _HEADS for byte in range(256))
 _HIDDEN = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
 _CONTAINERS = frozenset({list, dict})
+_MANY = 100
+"""Members from which on it pays to see whether they are all numbers."""
 _NUMBERS = frozenset({int, float})
 
-_LEAVES, _ZONED = ext.LEAVES, ext.ZONED  # names of this module are found faster than another's
+_FIXED = ext.FIXED  # a name of this module is found faster than another's
 _Ext, _new = msgpack.ExtType, tuple.__new__  # its own __new__ checks what is known here, at twice the time
 
 _wiping: ContextVar[bool] = ContextVar("defer_wiping", default=True)
@@ -101,7 +105,8 @@ class _Level:
 
     def pack(self, value: Any) -> bytes:
         data: bytes = self._packer.pack(value)
-        if 1 in data.translate(_HEAD) and _hides(value):
+        has_head = 1 in data[:_SAMPLE].translate(_HEAD) or (len(data) > _SAMPLE and 1 in data.translate(_HEAD))
+        if has_head and _hides(value):
             return self._packer.pack(_shielded(value))  # type: ignore[no-any-return]
         return data
 
@@ -116,22 +121,18 @@ class _Level:
 
     def _encode(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind in _LEAVES:
-            code, to_bytes = _LEAVES[kind]
-            return _new(_Ext, (code, to_bytes(obj)))
-        if kind in _ZONED:
-            code, to_bytes = _ZONED[kind]
-            return _new(_Ext, (code, to_bytes(obj) + self._zone(obj.tzinfo)))
+        how = _FIXED.get(kind)
+        if how is not None:
+            code, to_bytes, zoned = how
+            data = to_bytes(obj)
+            if zoned and obj.tzinfo is not None:
+                data += ext.PACKED_UTC if obj.tzinfo is dt.timezone.utc else self._nested(obj.tzinfo)
+            return _new(_Ext, (code, data))
         if kind in ext.SEQUENCES:
             return _ext(ext.SEQUENCES[kind], self._nested(list(obj)))
         if kind is _Hidden:
             return self._encode(obj.value)
         return self._encode_other(obj, kind)
-
-    def _zone(self, zone: dt.tzinfo | None) -> bytes:
-        if zone is dt.timezone.utc:
-            return ext.PACKED_UTC
-        return b"" if zone is None else self._nested(zone)
 
     def _encode_other(self, obj: Any, kind: type) -> Any:
         how = registered(kind)
@@ -185,10 +186,12 @@ def _pack(value: Any, config: Config) -> bytes:
 def _hides(value: Any) -> bool:
     """Whether there is a value among the native ones that msgpack packs as something else. A level at a time: what a
     list or dict refers to is its members, and asking for those of all of them at once is one call."""
-    level = [[value]]
+    if type(value) not in _CONTAINERS:
+        return type(value) in _HIDDEN
+    level = [value]
     while level:
         members = level[0] if len(level) == 1 and type(level[0]) is list else gc.get_referents(*level)
-        if _are_numbers(members):
+        if len(members) > _MANY and _are_numbers(members):
             return False
         kinds = set(map(type, members))
         if not kinds.isdisjoint(_HIDDEN):
@@ -202,7 +205,7 @@ def _hides(value: Any) -> bool:
 def _are_numbers(members: list[Any]) -> bool:
     """Whether these can be added up, which none of the hidden types can:
     the fastest proof for a long list of numbers."""
-    if not members or type(members[0]) not in _NUMBERS:
+    if type(members[0]) not in _NUMBERS:
         return False
     try:
         return type(sum(members)) in _NUMBERS
@@ -232,11 +235,15 @@ def _enum_to_plain(member: enum.Enum) -> list[Any]:
 
 def unpack_call(payload: bytes, config: Config) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
     """Callable, args and kwargs of a Payload. Raises DecodeError or NotYetReadableError."""
-    call = unpack(payload, config)
-    if type(call) is not list or len(call) != 3 or type(call[1]) is not list or type(call[2]) is not dict:
-        raise DecodeError("The payload of the task is no call.")
-    ref, args, kwargs = call
-    return callables.to_call(callables.from_ref(ref, config)), args, kwargs
+    try:
+        ref, args, kwargs = call = reader(config).read(payload)
+        if type(call) is list and type(args) is list and type(kwargs) is dict:
+            return callables.to_call(callables.from_ref(ref, config)), args, kwargs
+    except DeferError:
+        raise
+    except Exception as error:
+        raise DecodeError(f"The payload cannot be read: {error!r}") from error
+    raise DecodeError("The payload of the task is no call.")
 
 
 def unpack(data: bytes, config: Config | None = None) -> Any:

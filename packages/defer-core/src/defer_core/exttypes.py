@@ -36,6 +36,10 @@ NDB_KEY = 19
 
 _TIMEDELTA = struct.Struct(">iII")  # days, seconds, microseconds
 _COMPLEX = struct.Struct(">dd")
+_SAFETY = struct.Struct(">b")  # whether a UUID was made safely, where that is known
+_UNKNOWN = uuid.SafeUUID.unknown
+
+_new, _set = object.__new__, object.__setattr__
 
 
 def _int_to_bytes(value: int) -> bytes:
@@ -59,42 +63,38 @@ def _complex_to_bytes(value: complex) -> bytes:
 
 
 def _uuid_to_bytes(value: uuid.UUID) -> bytes:
-    return value.int.to_bytes(16, "big")
+    data = value.int.to_bytes(16, "big")
+    return data if value.is_safe is _UNKNOWN else data + _SAFETY.pack(value.is_safe.value)
 
 
-LEAVES: dict[type, tuple[int, Callable[[Any], bytes]]] = {
-    uuid.UUID: (UUID, _uuid_to_bytes),
-    decimal.Decimal: (DECIMAL, lambda value: str(value).encode()),
-    dt.date: (DATE, _own_bytes),
-    dt.timedelta: (TIMEDELTA, _timedelta_to_bytes),
-    complex: (COMPLEX, _complex_to_bytes),
-    int: (INT, _int_to_bytes),  # only those beyond 64 bits get here
-    bytearray: (BYTEARRAY, bytes),
+FIXED: dict[type, tuple[int, Callable[[Any], bytes], bool]] = {
+    uuid.UUID: (UUID, _uuid_to_bytes, False),
+    decimal.Decimal: (DECIMAL, lambda value: str(value).encode(), False),
+    dt.datetime: (DATETIME, _own_bytes, True),
+    dt.date: (DATE, _own_bytes, False),
+    dt.time: (TIME, _own_bytes, True),
+    dt.timedelta: (TIMEDELTA, _timedelta_to_bytes, False),
+    complex: (COMPLEX, _complex_to_bytes, False),
+    int: (INT, _int_to_bytes, False),  # only those beyond 64 bits get here
+    bytearray: (BYTEARRAY, bytes, False),
 }
-"""Types whose values are some bytes."""
+"""Types whose values are some bytes; after some of them comes the zone, itself a packed value, where there is one."""
 SEQUENCES: dict[type, int] = {tuple: TUPLE, set: SET, frozenset: FROZENSET}
 """Types whose values travel as the list of their members."""
 MAKERS: dict[int, Callable[[Any], Any]] = {TUPLE: tuple, SET: set, FROZENSET: frozenset}
-
-
-ZONED: dict[type, tuple[int, Callable[[Any], bytes]]] = {
-    dt.datetime: (DATETIME, _own_bytes),
-    dt.time: (TIME, _own_bytes),
-}
-"""Types whose bytes are followed by the zone, itself a packed value, where there is one."""
-NATIVE = frozenset({type(None), bool, int, float, str, bytes, list, dict, *LEAVES, *SEQUENCES, *ZONED})
+NATIVE = frozenset({type(None), bool, int, float, str, bytes, list, dict, *FIXED, *SEQUENCES})
 """Types that nobody else can register."""
 PACKED_UTC = bytes((0xC7, 1, TIMEZONE, 0x90))
 """The zone UTC as a packed value."""
 
 
-def _datetime_from_bytes(data: bytes, zone: Any) -> dt.datetime:
+def _datetime_from_bytes(data: bytes, zone: Any = None) -> dt.datetime:
     if len(data) != 10:
         raise DecodeError("A datetime of the task is too short.")
     return dt.datetime(data, zone).replace()  # type: ignore[arg-type, call-arg]  # which checks each field
 
 
-def _time_from_bytes(data: bytes, zone: Any) -> dt.time:
+def _time_from_bytes(data: bytes, zone: Any = None) -> dt.time:
     if len(data) != 6:
         raise DecodeError("A time of the task is too short.")
     return dt.time(data, zone).replace()  # type: ignore[arg-type]
@@ -106,19 +106,13 @@ def _date_from_bytes(data: bytes) -> dt.date:
     return dt.date(data).replace()  # type: ignore[arg-type, call-arg]
 
 
-ZONED_READERS: dict[int, tuple[int, Callable[[bytes, Any], Any]]] = {
-    DATETIME: (10, _datetime_from_bytes),
-    TIME: (6, _time_from_bytes),
-}
-"""The length of the bytes of ZONED before the zone, and what makes a value of both."""
-
-
 def _uuid_from_bytes(data: bytes) -> uuid.UUID:
-    if len(data) != 16:
+    if len(data) not in (16, 17):
         raise DecodeError("A UUID of the task is not of 16 bytes.")
-    value: Any = object.__new__(uuid.UUID)
-    value.__setstate__({"int": int.from_bytes(data, "big")})  # its `__init__` takes any form, at twice the time
-    return value  # type: ignore[no-any-return]
+    value = _new(uuid.UUID)  # its `__init__` takes any form, at twice the time
+    _set(value, "int", int.from_bytes(data[:16], "big"))
+    _set(value, "is_safe", _UNKNOWN if len(data) == 16 else uuid.SafeUUID(*_SAFETY.unpack(data[16:])))
+    return value
 
 
 def _bytes_to_complex(data: bytes) -> complex:
@@ -132,16 +126,18 @@ def _bytes_to_timedelta(data: bytes) -> dt.timedelta:
     return dt.timedelta(days, seconds, microseconds)
 
 
-READERS: dict[int, Callable[[bytes], Any]] = {
-    UUID: _uuid_from_bytes,
-    DECIMAL: lambda data: decimal.Decimal(data.decode("ascii")),
-    DATE: _date_from_bytes,
-    TIMEDELTA: _bytes_to_timedelta,
-    COMPLEX: _bytes_to_complex,
-    INT: lambda data: int.from_bytes(data, "big", signed=True),
-    BYTEARRAY: bytearray,
+READERS: dict[int, tuple[Callable[..., Any], int]] = {
+    UUID: (_uuid_from_bytes, 0),
+    DECIMAL: (lambda data: decimal.Decimal(data.decode("ascii")), 0),
+    DATETIME: (_datetime_from_bytes, 10),
+    DATE: (_date_from_bytes, 0),
+    TIME: (_time_from_bytes, 6),
+    TIMEDELTA: (_bytes_to_timedelta, 0),
+    COMPLEX: (_bytes_to_complex, 0),
+    INT: (lambda data: int.from_bytes(data, "big", signed=True), 0),
+    BYTEARRAY: (bytearray, 0),
 }
-"""From the bytes of LEAVES back to values."""
+"""From the bytes of FIXED back to values, and the length of the bytes before the zone, where one may follow."""
 
 
 def timezone_to_plain(value: dt.timezone) -> list[Any]:

@@ -32,6 +32,8 @@ FORBIDDEN = (
 """Patterns of callables that no project means to run from a queue."""
 OWN = ("defer_iteration.*.run_*", "defer_django.tasks.run")
 """Patterns of our own packages' tasks: an allow-list holds for what these call in turn."""
+Known = tuple[str, Any, str, str]
+"""`module:name`, what is there, module and name."""
 _CACHE = 4096
 
 
@@ -43,23 +45,25 @@ class Policy:
         self._allowed = None if allowed is None else _compiled([*allowed, *OWN])
         self._allowed_text = ", ".join(allowed or ())
         self._forbidden = _compiled(FORBIDDEN if forbidden is None else forbidden)
-        self.passed: dict[str, Any] = {}
-        """What has passed, by name, with the object that the name led to once that has been looked at."""
+        self._passed: set[str] = set()
+        self.known: dict[Any, Known] = {}
+        """What has passed and been found at the top of a module: by the name or the function that it was sought by."""
 
     def check(self, name: str) -> None:
         """Raises CallableForbiddenError for a callable that the configuration refuses."""
-        if name in self.passed:
+        if name in self._passed:
             return
         if self._allowed is not None and not self._allowed.match(name.replace(":", ".")):
             message = f"{name} is not among the configured `callables` ({self._allowed_text})."
             raise CallableForbiddenError(message, name=name)
         self.check_not_forbidden(name)
-        self.keep(name, None)
+        if len(self._passed) < _CACHE:
+            self._passed.add(name)
 
-    def keep(self, name: str, found: Any) -> None:
-        """Remember what has passed."""
-        if len(self.passed) < _CACHE:
-            self.passed[name] = found
+    def keep(self, key: Any, known: Known) -> None:
+        """Remember what has passed and been found."""
+        if len(self.known) < _CACHE:
+            self.known[key] = known
 
     def check_not_forbidden(self, name: str) -> None:
         """Raises CallableForbiddenError for one of the forbidden;

@@ -18,7 +18,7 @@ MAX_LEVELS = 100
 """How deep ext types (tuples, sets, registered types) may lie in each other."""
 MAX_HELD = 160 * 1024 * 1024
 """Bytes that all open levels may have while they are read: each is a copy of what is in it."""
-_READERS, _ZONED_READERS = ext.READERS, ext.ZONED_READERS  # names of this module are found faster than another's
+_READERS = ext.READERS  # a name of this module is found faster than another's
 
 
 class _Reader:
@@ -42,17 +42,14 @@ class _Reader:
             raise DecodeError("The payload has too much in too many levels: they would take memory without end.")
         return _Reader(self.config, self._depth + 1, held).read(data)
 
-    def _zone(self, data: bytes) -> Any:
-        if data == ext.PACKED_UTC:
-            return dt.timezone.utc
-        return self._nested(data) if data else None
-
     def _decode(self, code: int, data: bytes) -> Any:
-        if code in _READERS:
-            return _READERS[code](data)
-        if code in _ZONED_READERS:
-            size, from_bytes = _ZONED_READERS[code]
-            return from_bytes(data[:size], self._zone(data[size:]))
+        how = _READERS.get(code)
+        if how is not None:
+            from_bytes, size = how
+            if size and len(data) > size:
+                zone = data[size:]
+                return from_bytes(data[:size], dt.timezone.utc if zone == ext.PACKED_UTC else self._nested(zone))
+            return from_bytes(data)
         if code in ext.MAKERS:
             return ext.MAKERS[code](_list(self._nested(data)))
         if code == ext.PICKLE:

@@ -8,10 +8,11 @@ caches are to travel, too (`_wipe_related_caches=False`), it is left to pickle: 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from django.apps import apps
-from django.db.models import Model
+from django.db.models import FileField, Model
 from django.db.models.base import ModelState, model_unpickle
 from django.db.models.fields.files import FieldFile
 from django.utils.functional import LazyObject, Promise, _lazy_proxy_unpickle
@@ -69,9 +70,16 @@ def _collect(instance: Model, attributes: Mapping[str, Any], state: ModelState) 
     values = dict(attributes)
     for key in _NOT_COLLECTED:
         values.pop(key, None)
-    for key in [key for key, value in values.items() if isinstance(value, FieldFile)]:
-        values[key] = _file_name(values[key])
+    for key in _file_fields(type(instance)):  # type: ignore[arg-type]
+        if isinstance(value := values.get(key), FieldFile):
+            values[key] = _file_name(value)
     return [instance._meta.label, state.db, state.adding, values]
+
+
+@lru_cache(maxsize=1024)
+def _file_fields(model: type[Model]) -> list[str]:
+    """Where an instance of a model has files: what lies elsewhere in its `__dict__` is a value like any other."""
+    return [each.attname for each in model._meta.concrete_fields if isinstance(each, FileField)]
 
 
 def _file_name(value: FieldFile) -> str | None:
