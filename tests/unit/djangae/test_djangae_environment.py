@@ -8,7 +8,7 @@ from django.http import HttpResponse
 from django.test import RequestFactory, override_settings
 
 from defer_core import Delivery
-from defer_core.delivery import delivering
+from defer_core.delivery import running
 from defer_djangae import environment as gae
 
 HEADERS = {
@@ -63,8 +63,11 @@ def test_on_cloud_run_anybody_can_send_these_headers_so_they_count_for_nothing(m
 
 
 def test_a_delivery_of_defer_is_known_without_headers():
-    with delivering(Delivery(task_name="t2", queue="", retry_count=3, execution_count=None)):
+    token = running.set(Delivery(task_name="t2", queue="", retry_count=3, execution_count=None))
+    try:
         assert seen(**HEADERS) == [True, False, "t2", "default", 3, 0]
+    finally:
+        running.reset(token)
 
 
 async def _ask(request):

@@ -49,25 +49,10 @@ class Delivery:
         return deadline - (clock.now() if now is None else now)
 
 
-_current: ContextVar[Delivery | None] = ContextVar("defer_delivery", default=None)
+running: ContextVar[Delivery | None] = ContextVar("defer_delivery", default=None)
+"""The attempt that this thread (or asyncio task) is at."""
 
 
 def current_delivery() -> Delivery | None:
     """The attempt that is running here, or None outside a task."""
-    return _current.get()
-
-
-class delivering:
-    """Makes a delivery the current one for the length of a `with` block."""
-
-    __slots__ = ("_delivery", "_token")
-
-    def __init__(self, delivery: Delivery) -> None:
-        self._delivery = delivery
-
-    def __enter__(self) -> Delivery:
-        self._token = _current.set(self._delivery)
-        return self._delivery
-
-    def __exit__(self, *exc: object) -> None:
-        _current.reset(self._token)
+    return running.get()

@@ -146,7 +146,8 @@ def _read(body: bytes, *, claimed: bool, created: float) -> Envelope:
         _expect(expires is None or _is_time(expires), "expiry")
         _expect(trace is None or (isinstance(trace, dict) and all(map(_is_text, trace.items()))), "trace")
     payload, claim = (None, _claim(content)) if claimed else (content, None)
-    _expect(claimed or type(payload) is bytes, "payload")
+    if claim is None and type(payload) is not bytes:
+        raise DecodeError("The envelope has no payload.")
     return made(
         Envelope,
         payload=payload, claim=claim, created=created, deadline=deadline, expires=expires, trace=trace or {},

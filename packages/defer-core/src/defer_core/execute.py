@@ -6,12 +6,12 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from . import callables, clock, codec, dead, envelope, frame, legacy, sweep, tracing
 from .config import Config, current
-from .delivery import DEFAULT_DEADLINE, Delivery, delivering
+from .delivery import DEFAULT_DEADLINE, Delivery, running
 from .errors import (
     DecodeError,
     ExpiredError,
@@ -33,7 +33,7 @@ CLOCK_SKEW = 300.0
 """Seconds that the clocks of two machines may differ by."""
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """What became of a delivery."""
 
     DONE = "done"
@@ -108,9 +108,9 @@ def _verifies(body: bytes, delivery: Delivery, config: Config) -> bool:
 def _run(opened: Opened, body: bytes, delivery: Delivery, config: Config) -> Outcome:
     sealed = opened.sealed
     deadline = delivery.deadline or delivery.started + (sealed.deadline or DEFAULT_DEADLINE)
+    token = running.set(delivery.until(deadline))
     try:
-        with delivering(delivery.until(deadline)):
-            opened.run()
+        opened.run()
     except Exception as error:
         if _is_failure(error, SingularTaskFailure):
             log.info("Task %s (%s) is to be tried again: %s", delivery.task_name, opened.label, error)
@@ -123,6 +123,8 @@ def _run(opened: Opened, body: bytes, delivery: Delivery, config: Config) -> Out
         else:
             dead.bury(body, delivery, error, config, reason="permanent", label=opened.label)
         return Outcome.PERMANENT
+    finally:
+        running.reset(token)
     if opened.record is not None and opened.store is not None:
         opened.store.delete([opened.record.id])
     return Outcome.DONE

@@ -13,6 +13,7 @@ PREFIX = b"\x80\x03cdefer_core\nrun_envelope\nB"
 # TUPLE1, EMPTY_DICT, TUPLE3, STOP
 SUFFIX = b"\x85}\x87."
 _LENGTH = 4
+_START = len(PREFIX) + _LENGTH
 OVERHEAD = len(PREFIX) + _LENGTH + len(SUFFIX)
 """Bytes that the frame adds to an envelope."""
 
@@ -29,8 +30,7 @@ def is_framed(body: bytes) -> bool:
 
 def unwrap(body: bytes) -> bytes:
     """The envelope in a framed body. Raises DecodeError where the length or the end is wrong."""
-    start = len(PREFIX) + _LENGTH
-    length = int.from_bytes(body[len(PREFIX) : start], "little")
+    length = int.from_bytes(body[len(PREFIX) : _START], "little")
     if len(body) != OVERHEAD + length or not body.endswith(SUFFIX):
         raise DecodeError(f"The frame of the task says {length} bytes, and {len(body) - OVERHEAD} are there.")
-    return body[start : start + length]
+    return body[_START : _START + length]

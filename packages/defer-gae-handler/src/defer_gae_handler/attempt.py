@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 from defer_core import clock
 from defer_core.delivery import Delivery
@@ -41,6 +42,7 @@ def _short(name: str | None) -> str:
     return name.rpartition("/")[2] if name else ""
 
 
+@lru_cache(maxsize=256)
 def _count(text: str | None) -> int | None:
     return int(text) if text is not None and len(text) < 20 and text.isascii() and text.isdigit() else None
 
