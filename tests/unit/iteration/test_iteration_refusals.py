@@ -49,6 +49,7 @@ def test_querysets_that_cannot_be_iterated(queue: Any, make: Callable[[], Any], 
         ({"_buffer_time": 60, "_dispatch_deadline": 60}, "_buffer_time"),
         ({"_dispatch_deadline": 5}, "_dispatch_deadline"),
         ({"_delete_marker": 1}, "_delete_marker"),
+        ({"_transactional": "yes"}, "_transactional"),
         ({"_on_error": "ignore"}, "_on_error"),
         ({"_on_error": "fail", "_max_attempts": 0}, "_max_attempts"),
         ({"args": "text"}, "args"),
@@ -88,9 +89,19 @@ def test_a_coroutine_function_is_refused(queue: Any, which: str) -> None:
     walk(Row.objects.all(), **callables, key_ranges_getter=iterations.yielded_ranges)  # of which every value is asked
 
 
-def test_an_argument_that_cannot_travel(queue: Any) -> None:
-    with pytest.raises(UnserializableError):
-        walk(Row.objects.all(), iterations.callback, iterations.finalize, [(each for each in ())])
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"args": [1, [(each for each in ())]]}, "args[1][0]"),
+        ({"found": {"by": (each for each in ())}}, "kwargs['found']['by']"),
+        ({"queryset": lambda: Row.objects.all()}, "queryset"),
+    ],
+)
+def test_an_argument_that_cannot_travel_is_named(queue: Any, options: dict[str, Any], path: str) -> None:
+    given = {"queryset": Row.objects.all(), "callback": iterations.callback, "finalize": iterations.finalize}
+    with pytest.raises(UnserializableError) as caught:
+        walk(**given | options)
+    assert caught.value.path == path and str(caught.value).startswith(f"{path}: a ")
 
 
 def test_atomic_on_another_alias_is_refused(queue: Any) -> None:

@@ -158,6 +158,12 @@ def test_a_deferred_order_field_costs_no_query_a_row(db: None) -> None:
 # --- what the caller asked for is kept -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("order", ["pk", "number"])
+def test_a_queryset_that_was_turned_around_loses_no_row(queue: Any, rows: Any, order: str) -> None:
+    keys = rows(40)
+    assert walk_over(Row.objects.order_by("number").reverse(), queue, order_field=order) == Counter(keys)
+
+
 def test_what_the_caller_asked_of_the_queryset_is_kept(queue: Any) -> None:
     author = Author.objects.create(name="Ann")
     for index in range(10):

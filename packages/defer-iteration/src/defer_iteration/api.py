@@ -65,7 +65,7 @@ def defer_iteration_with_finalize(
     wanted = _options(
         routing={
             "_queue": _queue, "_service": _service, "_version": _version, "_target": _target,
-            "_dispatch_deadline": _dispatch_deadline,
+            "_dispatch_deadline": _dispatch_deadline, "_transactional": _transactional,
         },
         shards=_shards, order_field=order_field, delete_marker=_delete_marker, buffer_time=_buffer_time, atomic=_atomic,
         max_attempts=_max_attempts, on_error=_on_error,
@@ -80,7 +80,7 @@ def defer_iteration_with_finalize(
         if key_ranges_getter is None
         else _callable("key_ranges_getter", key_ranges_getter, callables.to_ref),  # which may be a generator function
     )
-    return start(work, wanted, using=_using, transactional=_transactional)
+    return start(work, wanted, using=_using, transactional=bool(_transactional))
 
 
 def start(

@@ -10,7 +10,14 @@ from typing import Any
 from defer_core import clock, codec
 from defer_core.config import current
 from defer_core.delivery import current_delivery
-from defer_core.errors import CallableError, DecodeError, NotYetReadableError, SingularTaskFailure
+from defer_core.errors import (
+    CallableError,
+    CallableForbiddenError,
+    DecodeError,
+    NotYetReadableError,
+    SingularTaskFailure,
+    UnserializableError,
+)
 
 from . import querysets
 from .base import IterationStore
@@ -48,10 +55,24 @@ class Job:
         return (lambda row: callback(row, *args, **kwargs)) if args or kwargs else callback
 
 
+_PARTS = ("queryset", "callback", "finalize", "args", "kwargs", "key_ranges_getter")
+"""What the members of a packed job are to the caller."""
+
+
 def pack(job: Job) -> bytes:
-    """The bytes of a job. Raises UnserializableError or CallableError."""
+    """The bytes of a job. Raises UnserializableError or CallableForbiddenError, whose path begins with `args[…]`,
+    `kwargs[…]` or the name of another argument."""
     source = job.source if callable(job.source) else querysets.pack(job.source)
-    return codec.pack([source, job.callback, job.finalize, tuple(job.args), dict(job.kwargs), job.key_ranges_getter])
+    try:
+        return codec.pack(
+            [source, job.callback, job.finalize, tuple(job.args), dict(job.kwargs), job.key_ranges_getter]
+        )
+    except (UnserializableError, CallableForbiddenError) as error:
+        path: str = getattr(error, "path", "")
+        if not path.startswith("["):
+            raise
+        name, start = _PARTS[int(path[1])], len("[0]")
+        raise type(error)(name + str(error)[start:], path=name + path[start:]) from error
 
 
 def unpack(packed: bytes) -> Job:

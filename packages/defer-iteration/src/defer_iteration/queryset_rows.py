@@ -42,6 +42,7 @@ class QuerySetRows(Rows):
         self, queryset: QuerySet[Any], order_field: str = "pk", key_ranges_getter: KeyRangesGetter | None = None
     ) -> None:
         self.queryset = queryset.order_by()
+        self.queryset.query.standard_ordering = True  # which `reverse()` has turned, and `order_by()` leaves as it is
         self.ordering = ordering_of(queryset, order_field)
         self.key_ranges_getter = key_ranges_getter
         self.repeats = repeats_rows(queryset)

@@ -31,7 +31,7 @@ def checked(queryset: Any) -> QuerySet[Any]:
     if query.is_sliced:
         raise _refused(queryset, "it is sliced: filter it instead")
     if query.combinator:
-        raise _refused(queryset, f"it is a {query.combinator}: combine the conditions with Q objects instead")
+        raise _refused(queryset, f"it is combined ({query.combinator}): combine the conditions with Q objects instead")
     if query.distinct_fields:
         raise _refused(queryset, "it is distinct on some fields: filter it, for example by a subquery, instead")
     if queryset._iterable_class is not ModelIterable:
