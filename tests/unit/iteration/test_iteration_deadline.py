@@ -88,14 +88,15 @@ def test_an_attempt_passes_at_least_one_row(queue: Any, rows: Any, time: Clock) 
     assert iterations.finalized == [()]
 
 
-def test_a_timeout_exception_hands_over_and_counts_as_no_attempt(queue: Any, rows: Any) -> None:
+@pytest.mark.parametrize("error", [TimeoutException, TimeoutException("out of time"), TimeoutException("a", "b")])
+def test_a_timeout_exception_hands_over_and_counts_as_no_attempt(queue: Any, rows: Any, error: Any) -> None:
     keys = rows(6)
     raised: list[int] = []
 
     def yield_often(row: Any) -> None:
         if row.pk == keys[3] and len(raised) < 8:
             raised.append(row.pk)
-            raise TimeoutException
+            raise error
 
     iterations.before.append(yield_often)
     walk(
@@ -106,6 +107,22 @@ def test_a_timeout_exception_hands_over_and_counts_as_no_attempt(queue: Any, row
     assert iterations.times() == dict.fromkeys(keys, 1)
     assert iterations.counters == [{"passed": 6}]
     assert not models.QuarantinedRow.objects.exists()
+
+
+@pytest.mark.parametrize("error", [TimeoutException(90), TimeoutException("soon", countdown=90)])
+def test_a_timeout_exception_may_say_when_to_go_on(queue: Any, rows: Any, time: Clock, error: Exception) -> None:
+    keys = rows(2)
+    iterations.before.append(lambda row: iterations.before.clear() or raised(error))
+    walk(Row.objects.all(), iterations.callback, iterations.finalize, _shards=1)
+    for _ in range(2):  # the plan and the shard
+        deliver_first(queue)
+    assert queue.queued()[0].due == time.now + 90
+    drain(queue)
+    assert iterations.times() == dict.fromkeys(keys, 1)
+
+
+def raised(error: Exception) -> None:
+    raise error
 
 
 @pytest.fixture

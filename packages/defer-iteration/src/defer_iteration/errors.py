@@ -9,11 +9,14 @@ from defer_core.errors import DeferError, OptionError, SingularTaskFailure
 class TimeoutException(Exception):
     """Raised by a callback to hand over: the shard goes on from this row in a new task, and it counts as no attempt.
 
-    `countdown` is how many seconds from now; None is at once.
+    `countdown` is how many seconds from now; None is at once. It may be given alone, too; anything else is a message.
     """
 
-    def __init__(self, countdown: float | None = None) -> None:
-        super().__init__(countdown)
+    def __init__(self, *args: object, countdown: float | None = None) -> None:
+        super().__init__(*args)
+        match args:
+            case [int() | float() as seconds] if countdown is None:
+                countdown = seconds
         self.countdown = countdown
 
     @property
