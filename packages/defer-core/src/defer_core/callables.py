@@ -251,6 +251,8 @@ def resolve(name: str) -> Any:
 
 def label(func: Any) -> str:
     """What to call a callable in a list for people."""
+    if type(func) is types.FunctionType:
+        return f"{func.__module__}:{func.__qualname__}"
     inner = func
     while isinstance(inner, functools.partial):
         inner = inner.func

@@ -29,7 +29,7 @@ def defer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
     NotInTransactionError, ConfigError or TransportError; nothing has been written or sent then.
     """
     parsed, rest = options.split(func, kwargs, current())
-    return enqueue(Task(func=func, args=args, kwargs=rest, options=parsed))
+    return enqueue(made(Task, func=func, args=args, kwargs=rest, options=parsed))
 
 
 async def adefer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
@@ -95,14 +95,15 @@ def leaves_record(
     wanted: TaskOptions, record: TaskRecord, store: TaskStore, transactional: bool, config: Config
 ) -> bool:
     """Whether a task touches the store. Raises PayloadTooLargeError where it must and must not."""
-    if not transactional and store.in_transaction() and not store.supports_records_beside_transaction:
+    leaves = transactional or record.is_claim or (not wanted.small and config.store_policy == "always")
+    if leaves and not (transactional or store.supports_records_beside_transaction) and store.in_transaction():
         if record.is_claim:
             raise PayloadTooLargeError(
                 "A task over the inline limit with `_transactional=False` would be stored in the very transaction that "
                 "it is to be independent of: defer it outside the transaction, or leave `_transactional` out."
             )
         return False
-    return transactional or record.is_claim or (not wanted.small and config.store_policy == "always")
+    return leaves
 
 
 def put(store: TaskStore, records: list[TaskRecord]) -> None:

@@ -76,7 +76,9 @@ def encode(envelope: Envelope, signer: Signer | None = None, *, compress: bool =
     claim = envelope.claim
     content = [claim.store, claim.alias, claim.key, claim.digest, claim.size] if claim else envelope.payload
     body: bytes = msgpack.packb(
-        [envelope.deadline, envelope.expires, dict(envelope.trace) or None, content], unicode_errors="surrogatepass"
+        [envelope.deadline, envelope.expires, dict(envelope.trace) or None, content],
+        unicode_errors="surrogatepass",
+        buf_size=1024,
     )
     if compress:
         body = zlib.compress(body)

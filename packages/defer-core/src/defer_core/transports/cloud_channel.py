@@ -87,7 +87,11 @@ class Connection:
         import grpc
 
         self.Error: type[Exception] = grpc.RpcError
-        options = (("grpc.primary_user_agent", "defer"), ("grpc.max_receive_message_length", -1))
+        options = (
+            ("grpc.primary_user_agent", "defer"),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.enable_retries", 0),  # the transport's own are enough, and these cost every call
+        )
         if secure:
             self._channel = grpc.secure_channel(host, grpc.ssl_channel_credentials(root_certificates), options)
         else:
