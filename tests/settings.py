@@ -67,6 +67,7 @@ if DATABASE == "gcloudc":  # two namespaces of Google's Firestore emulator in Da
         }
         for alias in DATABASES
     }
+    DATABASE_ROUTERS = ["firestore_engine.base.Router"]
 MIGRATION_MODULES = dict.fromkeys(["admin", "auth", "contenttypes", "sessions", "testapp"])  # only ours are migrated
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -29,7 +29,7 @@ from defer_core.testing import drain
 from defer_iteration import IterationHandle, stores
 from defer_iteration import defer_iteration_with_finalize as walk
 from defer_iteration.base import Completion
-from defer_iteration.errors import FenceLostError, IterationRefusedError
+from defer_iteration.errors import FenceLostError
 from defer_iteration.iteration import Iteration, IterationState
 from defer_iteration.queryset_rows import rows_over
 from defer_iteration.shard import KeyRange, Shard
@@ -202,12 +202,6 @@ def test_quarantined_rows_are_kept_and_run_again(firestore_queue: Any) -> None:
     handle.retry_quarantined()
     drain(firestore_queue)
     assert bad in iterations.seen and stores.store_on(ALIAS).get(handle.id) is None
-
-
-def test_atomic_is_refused_at_the_call(firestore_queue: Any) -> None:
-    with pytest.raises(IterationRefusedError, match="is a Datastore"), mock.patch("django.db.router.db_for_write"):
-        start(_atomic=True)
-    assert firestore_queue.queued() == [] and stores.store_on(ALIAS).list() == []
 
 
 # --- what one commit takes --------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from django.db import IntegrityError
 from django.db.models import F
 from testapp import iterations
-from testapp.models import Ledger, Row
+from testapp.models import Child, Ledger, Row
 
 from defer_core import clock
 from defer_core.delivery import Delivery
@@ -181,3 +181,21 @@ def test_a_database_error_that_the_callback_swallows_is_that_rows_failure(queue:
     assert "atomic" in row.error
     assert iterations.finalized == [()]
     assert dict(Row.objects.values_list("pk", "hits")) == {key: int(key != keys[3]) for key in keys}
+
+
+@pytest.mark.on_sql
+def test_what_only_the_commit_refuses_is_that_rows_failure(queue: Any, atomic: Any) -> None:
+    """A foreign key is looked at when the page is committed, which does not say whose it is."""
+
+    def dangle(row: Any) -> None:
+        if row.pk == keys[4]:
+            Child.objects.create(row_id=keys[-1] + 1000)
+
+    iterations.before.append(dangle)
+    keys = atomic(10, _shards=1, _on_error="quarantine", _max_attempts=2, _delete_marker=False)
+    with clock.replaced(lambda: 1_000_000.0):
+        drain(queue)
+    [row] = models.QuarantinedRow.objects.all()
+    assert "IntegrityError" in row.error and row.attempts == 2
+    assert iterations.finalized == [()] and iterations.counters == [{"passed": 9}]
+    assert dict(Row.objects.values_list("pk", "hits")) == {key: int(key != keys[4]) for key in keys}

@@ -35,6 +35,7 @@ MAX_ERROR = 20_000
 BATCH, BATCH_BYTES = 400, 3_500_000
 """Rows, and bytes of them, that one transaction of several records writes: the Datastore takes 500 and 10 MiB."""
 TRIES = 6
+"""How often a transaction is begun."""
 
 Result = TypeVar("Result")
 Records = list[TaskRecord]  # the method `list` hides the type in its class
@@ -166,14 +167,22 @@ class DatastoreTaskStore(DjangoTaskStore):
         A single call (`alone`) needs none."""
         if connections[self.alias].in_atomic_block:
             return work()
-        for tries in range(1, TRIES):
-            try:
-                with nullcontext() if alone else self._atomic():
-                    return work()
-            except OperationalError:
-                time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**tries)
-        with nullcontext() if alone else self._atomic():
+
+        def whole() -> Result:
+            with nullcontext() if alone else self._atomic():
+                return work()
+
+        return begun_again(whole)
+
+
+def begun_again(work: Callable[[], Result]) -> Result:
+    """Do `work`, a whole transaction, up to TRIES times where another one was in its way. Raises OperationalError."""
+    for tries in range(1, TRIES):
+        try:
             return work()
+        except OperationalError:
+            time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**tries)
+    return work()
 
 
 def _rows_of(record: TaskRecord) -> Iterator[DeferredTask]:

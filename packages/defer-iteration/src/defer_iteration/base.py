@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, ClassVar, TypeVar
 
 from .iteration import Iteration, IterationState, QuarantinedRow
+from .rows import PAGE
 from .shard import Shard, Stalled
 
 Result = TypeVar("Result")
@@ -26,6 +27,17 @@ class Completion(Enum):
     """It was the last: the iteration is now `finalizing`, in this transaction."""
 
 
+class Fault(Enum):
+    """What has failed in a transaction, where it is known that nothing of it was written."""
+
+    CONTENTION = "contention"
+    """Somebody else's transaction was in its way: the same may do the next time."""
+    CONTENT = "content"
+    """The commit was refused for what was in it: with fewer rows it may do."""
+    EARLIER_WRITES = "earlier writes"
+    """It was asked what it cannot be asked after what it has written: at its beginning that may do."""
+
+
 class IterationStore(ABC):
     """Keeps Iterations and Shards, in the transactions of the TaskStore on the same alias.
 
@@ -34,8 +46,8 @@ class IterationStore(ABC):
 
     alias: str = ""
     """Which one of its kind: a database alias, the same as the TaskStore's."""
-    supports_atomic: ClassVar[bool] = True
-    """Whether callbacks can write in its transactions (`_atomic=True`)."""
+    atomic_rows: ClassVar[int] = PAGE
+    """Rows whose callbacks write in one of its transactions (`_atomic=True`), at the most."""
     page: ClassVar[int | None] = None
     """Shards that one transaction can move, with their tasks; None is any number."""
 
@@ -56,6 +68,14 @@ class IterationStore(ABC):
     def is_spoilt(self) -> bool:
         """Whether a database error that somebody has swallowed has made the caller's transaction unusable."""
         return False
+
+    def is_full(self) -> bool:
+        """Whether the caller's transaction is to take no more writes of callbacks."""
+        return False
+
+    def fault(self, error: Exception) -> Fault | None:
+        """What an error of a transaction, or in one, means for what was done in it; None is none of these."""
+        return None
 
     @abstractmethod
     def create(self, iteration: Iteration) -> None:

@@ -26,6 +26,8 @@ class Split:
 class Rows(ABC):
     """An ordered set of rows. Keys are only ever compared by the source itself."""
 
+    limit: int = PAGE
+    """Rows that a query of a Django database asks for; an attempt may lower it."""
     page_size: int = PAGE
     """A page of fewer rows than this is the last of its range."""
 

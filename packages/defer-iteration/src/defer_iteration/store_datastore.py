@@ -1,21 +1,24 @@
 """Iterations as entities of a Datastore that Django sees as a database (`gcloudc`).
 
 What a transaction has read is held there by the commit: of two in each other's way one is Aborted, and begun again. A
-commit writes 500 entities at the most, so that more shards than PAGE are written, reopened and deleted by pages.
+commit writes 500 entities at the most, so that more shards than PAGE are written, reopened and deleted by pages, and a
+page of rows under `_atomic` ends where its callbacks have written FULL. `gcloudc` keeps writes until the commit: in a
+transaction keys are read as they were when it began or as it has written them, and it refuses queries about those.
 """
 
 from __future__ import annotations
 
 import builtins
-import random
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError, connections
 from django.db.models import QuerySet
 
+from defer_django.datastore import begun_again
+
 from . import columns, models, rules
+from .base import Fault
 from .errors import FenceLostError
 from .iteration import Iteration, IterationState
 from .shard import Shard, Stalled
@@ -24,8 +27,10 @@ from .store_django import DjangoIterationStore
 PAGE = 150
 """Shards of one transaction: with their tasks, and up to a hundred deletes that ride along, 500 writes are not
 reached."""
-TRIES = 6
-"""How often a transaction is begun."""
+ATOMIC_ROWS = 100
+"""Rows of one transaction: each is read in it, and nobody else may change it meanwhile."""
+FULL = 250
+"""Writes of callbacks after which their transaction takes no further row: one that writes as many again still fits."""
 
 Result = TypeVar("Result")
 
@@ -33,18 +38,26 @@ Result = TypeVar("Result")
 class DatastoreIterationStore(DjangoIterationStore):
     """Keeps iterations in the kinds of `defer_iteration` on one alias."""
 
-    supports_atomic: ClassVar[bool] = False
     page: ClassVar[int | None] = PAGE
+    atomic_rows: ClassVar[int] = ATOMIC_ROWS
 
     def transact(self, work: Callable[[], Result]) -> Result:
-        for tries in range(1, TRIES):
-            if self.in_transaction():
-                break
-            try:
-                return super().transact(work)
-            except OperationalError:
-                time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**tries)
-        return super().transact(work)
+        transact = super().transact
+        return transact(work) if self.in_transaction() else begun_again(lambda: transact(work))
+
+    def is_full(self) -> bool:
+        """Entities that `gcloudc` has not handed to the client yet, and those that it has."""
+        connection = connections[self.alias].connection
+        return len(connection._staged_writes) + len(connection._txn.mutations) >= FULL
+
+    def fault(self, error: Exception) -> Fault | None:
+        from google.api_core.exceptions import InvalidArgument
+
+        if isinstance(error, OperationalError):
+            return Fault.CONTENTION
+        if isinstance(error.__cause__, InvalidArgument):  # too large, or older than a transaction may be
+            return Fault.CONTENT
+        return Fault.EARLIER_WRITES if isinstance(error, ProgrammingError) else super().fault(error)
 
     # --- rows that are held -------------------------------------------------------------------------------------------
 
@@ -57,6 +70,11 @@ class DatastoreIterationStore(DjangoIterationStore):
 
     def held_open(self, iteration_id: str, after: int, limit: int | None) -> builtins.list[Shard]:
         return [each for each in self.shards(iteration_id) if not each.done and each.index > after][:limit]
+
+    def state(self, iteration_id: str) -> IterationState | None:
+        """By its key, where the callback may have written the iteration."""
+        iteration = self.get(iteration_id)
+        return None if iteration is None else iteration.state
 
     # --- what is more than a commit takes -----------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 
 from . import columns, models, rules
+from .base import Fault
 from .iteration import Iteration, IterationState, QuarantinedRow
 from .keeping import KeepingStore
 from .shard import Shard, Stalled
@@ -35,6 +36,10 @@ class DjangoIterationStore(KeepingStore):
 
     def is_spoilt(self) -> bool:
         return transaction.get_connection(self.alias).needs_rollback
+
+    def fault(self, error: Exception) -> Fault | None:
+        """Constraints may be looked at only by the commit."""
+        return Fault.CONTENT if isinstance(error, IntegrityError) else None
 
     def _iterations(self, iteration_id: str) -> QuerySet[models.Iteration]:
         return models.Iteration.objects.using(self.alias).filter(pk=iteration_id)

@@ -12,7 +12,6 @@ from defer_core.errors import ConfigError
 
 from . import models
 from .errors import IterationRefusedError
-from .stores import store_on
 
 _SQL = ("sqlite", "postgresql", "mysql", "oracle")
 """Databases whose tables have to be made; Datastore has none."""
@@ -66,13 +65,7 @@ def _stored(alias: str) -> str:
 
 
 def check_atomic(queryset: QuerySet[Any], alias: str) -> None:
-    """`_atomic=True` needs the rows and the iteration in one database, whose transactions take a page of writes. Raises
-    IterationRefusedError."""
-    if not store_on(alias).supports_atomic:
-        raise IterationRefusedError(
-            f"_atomic=True: {alias!r} is a Datastore, whose transactions take neither a page of writes nor a query "
-            "after one. Make the callback idempotent instead, or open a transaction of its own in it."
-        )
+    """`_atomic=True` needs the rows and the iteration in one database. Raises IterationRefusedError."""
     written = router.db_for_write(queryset.model)
     if written != alias:
         raise IterationRefusedError(

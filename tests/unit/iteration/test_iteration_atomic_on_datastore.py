@@ -1,0 +1,265 @@
+"""`_atomic=True` on a Datastore: exactly once, within what its transactions are like."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.db import OperationalError, connections
+from django.db.models import F
+from testapp import iterations
+from testapp.models import Ledger, Row, Word
+from testapp.tasks import calls as recorded
+from testapp.tasks import record
+
+from defer_core import defer
+from defer_core.testing import drain
+from defer_django.datastore import TRIES
+from defer_iteration import defer_iteration_with_finalize as walk
+from defer_iteration.context import watching
+from defer_iteration.iteration import IterationState
+
+Aborted = pytest.importorskip("google.api_core.exceptions").Aborted
+
+pytestmark = [pytest.mark.on_gcloudc, pytest.mark.django_db(transaction=True)]
+
+
+class Killed(BaseException):
+    """The process dies."""
+
+
+def hit(row: Any) -> None:
+    """Read, change and save."""
+    row.hits += 1
+    row.save()
+
+
+def hits() -> dict[Any, int]:
+    return dict(Row.objects.values_list("pk", "hits"))
+
+
+def start(**options: Any) -> Any:
+    return walk(Row.objects.all(), iterations.callback, iterations.finalize, _atomic=True, **options)
+
+
+def unexpected(error: Exception, calls: int) -> None:
+    raise error
+
+
+@contextmanager
+def committing(do: Any) -> Iterator[None]:
+    """What goes to the client in place of each commit."""
+    from gcloudc.db.backends.datastore.base import Connection
+
+    commit = Connection._commit
+    with mock.patch.object(Connection, "_commit", lambda self: do(self, commit)):
+        yield
+
+
+def rows_at_once(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr("defer_iteration.store_datastore.DatastoreIterationStore.atomic_rows", number)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kills_in_rows_and_before_and_after_commits(
+    queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rows_at_once(monkeypatch, 8)
+    dice, died = random.Random(seed), Counter[str]()
+
+    def maybe_die(chance: float, where: str) -> None:
+        if dice.random() < chance:
+            died[where] += 1
+            raise Killed
+
+    def commit_or_die(self: Any, commit: Any) -> None:
+        try:
+            maybe_die(0.15, "before")
+        except Killed:
+            self._rollback()
+            raise
+        commit(self)
+        maybe_die(0.15, "after")
+
+    iterations.before += [hit, lambda row: maybe_die(0.04, "row")]
+    keys = rows(50)
+    start(_shards=2, _delete_marker=False)
+    with committing(commit_or_die):
+        for _ in range(500):
+            with suppress(Killed):
+                drain(queue)
+                break
+    assert hits() == dict.fromkeys(keys, 1)
+    assert died["row"] and died["before"] + died["after"]
+    assert iterations.counters[0] == {"passed": 50} and set(iterations.finalized) == {()}
+
+
+def test_others_who_write_the_same_rows(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`save` writes every column of a row, and yet nobody's write is lost."""
+    rows_at_once(monkeypatch, 5)
+    keys, over, ranks = rows(30, rank=0), threading.Event(), Counter[Any]()
+
+    def write() -> None:
+        dice = random.Random(1)
+        try:
+            while not over.is_set():
+                key = dice.choice(keys)
+                with suppress(OperationalError):
+                    ranks[key] += Row.objects.filter(pk=key).update(rank=F("rank") + 1)
+        finally:
+            connections.close_all()
+
+    iterations.before.append(hit)
+    start(_shards=2)
+    other = threading.Thread(target=write)
+    other.start()
+    try:
+        drain(queue)
+    finally:
+        over.set()
+        other.join()
+    assert hits() == dict.fromkeys(keys, 1)
+    assert {key: rank for key, rank in Row.objects.values_list("pk", "rank") if rank} == +ranks != {}
+    assert iterations.counters == [{"passed": 30}]
+
+
+def test_an_aborted_page_begins_again(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its commit, and by a read of the callback's: nothing counts twice, and no row is blamed."""
+    rows_at_once(monkeypatch, 4)
+    keys, aborted = rows(12), []
+
+    def commit_later(self: Any, commit: Any) -> None:
+        pages = len(set(iterations.seen))
+        if iterations.seen and aborted.count(pages) < 3:
+            aborted.append(pages)
+            self._rollback()
+            raise Aborted("Transaction lock timeout.")
+        commit(self)
+
+    def read(row: Any) -> None:
+        if row.pk == keys[5] and "read" not in aborted:
+            aborted.append("read")
+            with mock.patch("gcloudc.db.backends.datastore.base.Connection._get", side_effect=Aborted("Contention.")):
+                Row.objects.get(pk=row.pk)
+
+    iterations.before += [hit, read]
+    handle = start(_shards=1, _delete_marker=False)
+    with committing(commit_later), watching(unexpected):
+        drain(queue)
+    assert Counter(aborted) == {"read": 1, 4: 3, 8: 3, 12: 3}
+    assert hits() == dict.fromkeys(keys, 1)
+    assert iterations.counters == [{"passed": 12}]
+    [shard] = handle.progress().shards
+    assert shard.rows == 12 and (shard.generation, shard.attempts) == (0, 0)
+
+
+def test_a_callback_that_is_aborted_time_and_again_hands_over(queue: Any, rows: Any) -> None:
+    keys, calls = rows(6), Counter[Any]()
+
+    def contend(row: Any) -> None:
+        calls[row.pk] += 1
+        if row.pk == keys[3] and calls[row.pk] <= TRIES:
+            raise OperationalError("Transaction lock timeout.")
+
+    told: list[Any] = []
+    iterations.before += [hit, contend]
+    start(_shards=1)
+    with watching(lambda error, attempts: told.append((type(error), attempts))):
+        drain(queue)
+    assert told == [(OperationalError, 1)] and hits() == dict.fromkeys(keys, 1)
+    assert iterations.counters == [{"passed": 6}]
+
+
+def test_what_the_commit_refuses_is_its_rows_failure(queue: Any, rows: Any) -> None:
+    """Unique columns are looked at there. The rows beside it are not to blame, and lose nothing."""
+    Ledger.objects.create(key="taken")
+    keys = rows(12)
+    bad = keys[6]
+    iterations.before += [hit, lambda row: Ledger.objects.create(key="taken" if row.pk == bad else str(row.pk))]
+    handle = start(_shards=1, _on_error="quarantine", _max_attempts=2)
+    drain(queue)
+    assert hits() == dict.fromkeys(keys, 1) | {bad: 0}
+    assert set(Ledger.objects.values_list("key", flat=True)) == {"taken", *map(str, keys)} - {str(bad)}
+    [row] = handle.progress().quarantined
+    assert row.key == (bad,) and row.attempts == 2 and "IntegrityError" in row.error
+    assert iterations.finalized == [()] and iterations.counters == [{"passed": 11}]
+
+
+def test_a_query_about_what_the_rows_before_have_written(queue: Any, rows: Any) -> None:
+    """`gcloudc` refuses it in their transaction: so it is asked in one of its own."""
+    keys, done = rows(7), []
+
+    def count(row: Any) -> None:
+        done.append(len(Row.objects.filter(done=True)))
+        row.done = True
+        hit(row)
+
+    iterations.before.append(count)
+    start(_shards=1)
+    with watching(unexpected):
+        drain(queue)
+    assert hits() == dict.fromkeys(keys, 1) and sorted(set(done)) == list(range(7))
+    assert iterations.counters == [{"passed": 7}]
+
+
+def test_a_page_ends_before_its_writes_are_too_many(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("defer_iteration.store_datastore.FULL", 24)
+    rows(20)
+    iterations.before += [hit, lambda row: [Word.objects.create(text=f"{row.pk} {each}") for each in range(5)]]
+    iterations.before.append(lambda row: defer(record, row.pk))
+    start(_shards=1)
+    sizes: list[int] = []
+
+    def noting(self: Any, commit: Any) -> None:
+        sizes.append(len(self._txn.mutations))
+        commit(self)
+
+    with committing(noting):
+        drain(queue)
+    assert 24 <= max(sizes) < 24 + 7 + 3  # one row's, and the checkpoint with the deletes that ride along
+    assert Word.objects.count() == 100
+
+
+def test_tasks_of_callbacks_are_of_the_same_transaction(queue: Any, rows: Any) -> None:
+    keys, calls = rows(10), Counter[Any]()
+
+    def fail_at_first(row: Any) -> None:
+        calls[row.pk] += 1
+        if row.pk in (keys[2], keys[7]) and calls[row.pk] < 3:
+            raise ValueError
+
+    recorded.clear()
+    iterations.before += [hit, lambda row: defer(record, row.pk), fail_at_first]
+    start(_shards=1)
+    drain(queue)
+    assert hits() == dict.fromkeys(keys, 1)
+    assert sorted(key for (key,) in recorded) == keys
+
+
+def test_a_pause_in_a_callback_is_of_its_page_and_fail_stops(queue: Any, rows: Any) -> None:
+    keys, resumed = rows(8), []
+
+    def pause(row: Any) -> None:
+        if row.pk == keys[1] and not resumed:
+            assert handle.pause()
+
+    def fail(row: Any) -> None:
+        if row.pk == keys[5]:
+            raise ValueError("poison")
+
+    iterations.before += [hit, pause, fail]
+    handle = start(_shards=1, _on_error="fail", _max_attempts=2)
+    drain(queue)
+    assert handle.progress().state is IterationState.PAUSED
+    assert hits() == dict.fromkeys(keys, 0) | dict.fromkeys(keys[:5], 1)
+    resumed.append(handle.resume())
+    drain(queue)
+    progress = handle.progress()
+    assert progress.state is IterationState.FAILED and "poison" in progress.reason
+    assert hits() == dict.fromkeys(keys, 0) | dict.fromkeys(keys[:5], 1) and iterations.finalized == []
