@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -24,6 +25,10 @@ from defer_core.testing import MemoryStore, MemoryTransport
         ({"transport": "no.such.module:Class"}, "cannot be imported"),
         ({"transport": "defer_core.transports.memory:Nothing"}, "cannot be found"),
         ({"transport": 5}, "5"),
+        ({"transport": "os:getcwd"}, "'os:getcwd' is no Transport"),
+        ({"transport": "memory", "store": "collections:OrderedDict"}, "is no TaskStore"),
+        ({"url": "tasks"}, "url is 'tasks'"),
+        ({"url": 5}, "url is 5"),
         ({"transport": "memory", "transport_options": {"colour": "red"}}, "colour"),
         ({"store_policy": "sometimes"}, "when-large"),
         ({"keys": "secret"}, "list"),
@@ -78,23 +83,25 @@ def test_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "text"),
+    ("variable", "text", "expected"),
     [
-        ("DEFER_INLINE_LIMIT", "many"),
-        ("DEFER_ALLOW_PICKLE", "maybe"),
-        ("DEFER_STORE_OPTIONS", "{"),
-        ("DEFER_TIMEZONE", "X"),
+        ("DEFER_INLINE_LIMIT", "many", "a whole number"),
+        ("DEFER_ALLOW_PICKLE", "maybe", "true or false"),
+        ("DEFER_STORE_OPTIONS", "{", "a JSON object"),
+        ("DEFER_TIMEZONE", "X", "the name of a time zone"),
+        ("DEFER_EXPIRES_AFTER", "soon", "a number"),
+        ("DEFER_DOORS", "[", "a JSON list"),
     ],
 )
-def test_a_bad_variable_is_named(variable: str, text: str) -> None:
-    with pytest.raises(ConfigError, match=variable):
+def test_a_bad_variable_is_named(variable: str, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"{variable} is {re.escape(repr(text))}: give {expected}"):
         from_environment({variable: text})
 
 
 def test_a_list_may_be_json() -> None:
     found = from_environment({"DEFER_KEYS": '["with, comma", "two"]', "DEFER_QUEUES": '[{"name": "mail"}]'})
     assert (found.keys, found.queues) == (("with, comma", "two"), ({"name": "mail"},))
-    with pytest.raises(ConfigError, match="DEFER_KEYS is no Sequence"):  # which is a secret
+    with pytest.raises(ConfigError, match="DEFER_KEYS has a mistake: give a JSON list"):  # which is a secret
         from_environment({"DEFER_KEYS": '["with'})
 
 

@@ -134,6 +134,15 @@ def test_the_commands(queue: MemoryTransport, store: MemoryStore, capsys: pytest
     assert main(["dead", "drop"]) == 1
 
 
+def test_a_letter_without_a_call_is_listed_by_its_task(
+    queue: MemoryTransport, store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery = Delivery(task_name="the-task", queue="mail")
+    dead.bury(b"", delivery, None, config.current(), reason="missing payload", store=store)
+    assert main(["dead", "list"]) == 0
+    assert "missing payload  mail  the-task" in capsys.readouterr().out
+
+
 def test_the_commands_need_a_store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(config, "_explicit", config.Config())
     assert main(["sweep"]) == 1

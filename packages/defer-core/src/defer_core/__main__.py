@@ -102,7 +102,8 @@ def _act(action: str, record_id: str, store: TaskStore, say: Callable[[str], obj
 
 def _line(record: TaskRecord) -> str:
     error = record.last_error.strip().rpartition("\n")[2]
-    columns = (record.id, _time(record.last_attempt), record.reason, record.routing.queue, record.label or "?", error)
+    what = record.label or record.routing.name or "?"
+    columns = (record.id, _time(record.last_attempt), record.reason, record.routing.queue, what, error)
     return "  ".join(columns)
 
 

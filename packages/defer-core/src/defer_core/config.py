@@ -105,6 +105,17 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     return Config(**settings)
 
 
+_EXPECTED = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "Mapping": "a JSON object",
+    "Sequence": "a JSON list, or values separated by commas",
+    "tzinfo": "the name of a time zone",
+}
+"""What a variable may be, by the first word of its setting's annotation."""
+
+
 def _parse(variable: str, text: str, kind: str) -> Any:
     """Mappings are JSON; lists are, too, or separated by commas."""
     try:
@@ -125,6 +136,7 @@ def _parse(variable: str, text: str, kind: str) -> Any:
 
             return zoneinfo.ZoneInfo(text)
     except (KeyError, ValueError, TypeError, OSError) as error:
-        shown = "" if variable == "DEFER_KEYS" else f" is {text!r}, which"
-        raise ConfigError(f"The environment variable {variable}{shown} is no {kind}.") from error
+        shown = "has a mistake" if variable == "DEFER_KEYS" else f"is {text!r}"
+        expected = next(say for word, say in _EXPECTED.items() if kind.startswith(word))
+        raise ConfigError(f"The environment variable {variable} {shown}: give {expected}.") from error
     return text

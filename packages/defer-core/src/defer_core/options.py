@@ -149,7 +149,8 @@ def _eta(countdown: Any, eta: Any, config: Config) -> float | None:
     else:
         raise _bad("_eta", eta, "a datetime")
     if when > clock.now() + MAX_ETA:
-        raise OptionError(f"The task would run at {when:.0f}, over 30 days ahead, which is more than queues take.")
+        name, given = ("_eta", eta) if countdown is None else ("_countdown", countdown)
+        raise OptionError(f"{name} is {given!r}: it must be at most 30 days ahead, for queues take no task for longer.")
     return max(when, 0.0)  # what was due before 1970 is due, and not every queue can write such a year
 
 

@@ -51,7 +51,8 @@ class TaskRecord:
     last_error: str = ""
     """The last error, with its traceback."""
     reason: str = ""
-    """Why it is dead, in a word or two: `permanent`, `exhausted`, `held`, `missing payload`, `unverified`."""
+    """Why it is dead, in a word or two: `permanent`, `exhausted`, `held`, `missing payload`, `unverified`,
+    `unreadable`, `expired`."""
     first_attempt: float | None = None
     """When it was first attempted, in seconds since the epoch."""
     last_attempt: float | None = None

@@ -111,6 +111,8 @@ class Config:
                 raise ConfigError(
                     f"There is no {kind} {spec!r}: it is one of {known}, a 'module:Class' or an instance."
                 )
+        if not callable(self.url) and not str(self.url).startswith(("/", "http://", "https://")):
+            raise ConfigError(f"url is {self.url!r}: give a path that begins with '/', or an absolute URL.")
         if self.store_policy not in ("always", "when-large"):
             raise ConfigError(f"store_policy is {self.store_policy!r}: it is 'always' or 'when-large'.")
 
@@ -131,8 +133,7 @@ class Config:
             raise ConfigError(UNCONFIGURED)
         if self.transport == "local":
             refuse_on_google_cloud("The local queue")
-        made = build(self.transport, TRANSPORTS, self.transport_options, Transport)
-        assert isinstance(made, Transport)
+        made: Transport = build(self.transport, TRANSPORTS, self.transport_options, Transport)
         return made
 
     @cached_property
@@ -143,8 +144,7 @@ class Config:
             spec = STORE_OF.get(self.transport)
         if spec is None:
             return None
-        made = build(spec, STORES, self.store_options, TaskStore)
-        assert isinstance(made, TaskStore)
+        made: TaskStore = build(spec, STORES, self.store_options, TaskStore)
         return made
 
     @cached_property
@@ -220,6 +220,8 @@ def build(spec: Any, names: Mapping[str, str], options: Mapping[str, Any], base:
         raise ConfigError(f"{spec!r} cannot be imported: {error}.{hint}") from error
     except AttributeError as error:
         raise ConfigError(f"{spec!r} cannot be found: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise ConfigError(f"{spec!r} is no {base.__name__}: name a class that is a subclass of it.")
     try:
         return cls(**options)
     except TypeError as error:
