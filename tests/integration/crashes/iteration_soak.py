@@ -16,8 +16,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,19 +110,10 @@ def work(checkpoint_milliseconds: int) -> None:
     from defer_local import Dispatcher
 
     pace.CHECKPOINT_EVERY = checkpoint_milliseconds / 1000
-    with dispatching(Dispatcher(target=make_application(), concurrency=1)):
+    with Dispatcher(target=make_application(), concurrency=1):
         while True:
             time.sleep(0.5)
             sweep(budget=2)
-
-
-@contextmanager
-def dispatching(dispatcher: Any) -> Iterator[None]:
-    dispatcher.start()
-    try:
-        yield
-    finally:
-        dispatcher.stop()
 
 
 # --- the soak ---------------------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,19 +75,10 @@ def serve() -> None:
     from defer_gae_handler import make_application
     from defer_local import Dispatcher
 
-    with _dispatching(Dispatcher(target=make_application(), concurrency=4)):
+    with Dispatcher(target=make_application(), concurrency=4):
         while True:
             time.sleep(0.5)
             sweep(budget=2)
-
-
-@contextmanager
-def _dispatching(dispatcher: object) -> Iterator[None]:
-    dispatcher.start()  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        dispatcher.stop()  # type: ignore[attr-defined]
 
 
 def _count(table: str) -> int:
