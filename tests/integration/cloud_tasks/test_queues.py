@@ -126,6 +126,7 @@ def test_an_error_says_what_cloud_tasks_said(transport: CloudTasksTransport) -> 
     "entry, message",
     [
         ({"name": "a/b"}, "short name"),
+        ("under_score", "letters, digits and hyphens"),
         ({"rate_per_second": 1}, "short name"),
         ({"name": "a", "rate_per_secnd": 1}, "rate_per_second"),
         ({"name": "a", "rate_per_second": "many"}, "it is a number"),

@@ -21,7 +21,8 @@ NAMES = frozenset(
 MAX_ETA = 30 * 86400.0
 """Seconds ahead that a queue takes a task for."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,500}\Z")
-_QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}\Z")
+QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}\Z")
+"""The short name of a queue."""
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FAR = 1e12
 DEADLINES = (15.0, 86415.0)
@@ -77,7 +78,7 @@ def parse(given: Mapping[str, Any], config: Config) -> TaskOptions:
     service, version, instance = _target(given)
     return TaskOptions(
         routing=Routing(
-            queue=_text(given, "_queue", _QUEUE, "letters, digits and hyphens, 100 at most") or "default",
+            queue=_text(given, "_queue", QUEUE, "letters, digits and hyphens, 100 at most") or "default",
             name=_text(given, "_name", _NAME, "letters, digits, hyphens and underscores, 500 at most"),
             eta=_eta(get("_countdown"), get("_eta"), config),
             url=_url(get("_url")),

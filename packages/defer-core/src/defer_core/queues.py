@@ -9,6 +9,7 @@ from typing import Any
 
 from .config import Config, current, nearest
 from .errors import ConfigError, TransportError
+from .options import QUEUE
 from .transports.cloud_channel import SERVICE
 from .transports.cloud_message import protobuf
 from .transports.cloud_tasks import CloudTasksTransport
@@ -66,8 +67,10 @@ def parse(entry: str | Mapping[str, Any]) -> QueueSettings:
         if key not in known:
             raise ConfigError(f"The queue {given.get('name')!r} has no setting {key!r}{nearest(key, known)}.")
     name = given.get("name")
-    if not isinstance(name, str) or not name or "/" in name:
-        raise ConfigError(f"`queues` has an entry named {name!r}: give the queue's short name.")
+    if not isinstance(name, str) or not QUEUE.match(name):
+        raise ConfigError(
+            f"`queues` has an entry named {name!r}: give the queue's short name, of letters, digits and hyphens."
+        )
     for key, value in given.items():
         if key != "name" and value is not None:
             given[key] = number(value)
