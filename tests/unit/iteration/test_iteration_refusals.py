@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from django.db.models import F
+from django.test import override_settings
 from testapp import iterations
 from testapp.models import Author, Book, Row
 
@@ -104,9 +106,32 @@ def test_an_argument_that_cannot_travel_is_named(queue: Any, options: dict[str, 
     assert caught.value.path == path and str(caught.value).startswith(f"{path}: a ")
 
 
-def test_atomic_on_another_alias_is_refused(queue: Any) -> None:
-    with pytest.raises(IterationRefusedError, match="_atomic"):
-        walk(Row.objects.all(), iterations.callback, iterations.finalize, _atomic=True, _using="other")
+@pytest.mark.parametrize(
+    ("rows_on", "using", "refused"),
+    [(None, "other", True), ("other", "default", True), ("other", None, False), ("other", "other", False)],
+)
+def test_atomic_is_refused_where_rows_are_written_on_another_alias(
+    queue: Any, rows_on: str | None, using: str | None, refused: bool
+) -> None:
+    Row.objects.using("other").create(number=1)
+    with pytest.raises(IterationRefusedError, match="_atomic=True: Row is written on") if refused else nullcontext():
+        walk(Row.objects.using(rows_on), iterations.callback, iterations.finalize, _atomic=True, _using=using)
+    drain(queue)
+    assert len(iterations.seen) == (not refused)
+
+
+class WritesOnDefault:
+    """A router under which `other` is only read."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+
+def test_a_router_says_where_rows_are_written(queue: Any) -> None:
+    with override_settings(DATABASE_ROUTERS=[WritesOnDefault()]):
+        walk(Row.objects.using("other"), iterations.callback, iterations.finalize, _atomic=True, _using="default")
+        with pytest.raises(IterationRefusedError, match="written on the alias 'default'"):
+            walk(Row.objects.using("other"), iterations.callback, iterations.finalize, _atomic=True)
 
 
 def test_without_pickle_a_queryset_is_refused_and_a_function_is_not(transactional_db: None) -> None:

@@ -66,10 +66,16 @@ def _stored(alias: str) -> str:
 
 def check_atomic(queryset: QuerySet[Any], alias: str) -> None:
     """`_atomic=True` needs the rows and the iteration in one database. Raises IterationRefusedError."""
-    written = router.db_for_write(queryset.model)
+    written = _written(queryset)
     if written != alias:
         raise IterationRefusedError(
             f"_atomic=True: {queryset.model.__name__} is written on the alias {written!r}, and the iteration is "
             f"kept on {alias!r}, so no transaction holds both. Say _using={written!r}, or make the callback "
             "idempotent instead."
         )
+
+
+def _written(queryset: QuerySet[Any]) -> str:
+    """The alias that its rows save themselves on: what the routers say, else where they were read."""
+    asked = (each.db_for_write(queryset.model) for each in router.routers if hasattr(each, "db_for_write"))
+    return next((alias for alias in asked if alias), queryset.db)
