@@ -56,11 +56,16 @@ class Novel(Book):
     pages = models.IntegerField(default=0)
 
 
+class TokenQuerySet(models.QuerySet["Token"]):
+    """Its manager's class is made on the fly, and is found nowhere."""
+
+
 class Token(models.Model):
     """A UUID key."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     label = models.CharField(max_length=50, default="")
+    objects = TokenQuerySet.as_manager()
 
 
 class Word(models.Model):

@@ -21,7 +21,7 @@ from testapp.models import Author, Book, Cover, Note, Novel, Reduced, Row, Scan,
 from defer_core import codec, defer
 from defer_core.config import configured, current
 from defer_core.errors import CallableNotFoundError, UnserializableError
-from defer_core.testing import drain
+from defer_core.testing import drain, in_memory
 
 pytestmark = pytest.mark.django_db
 
@@ -205,6 +205,26 @@ def test_lazy_translations_and_safe_strings() -> None:
 
 def test_model_classes_travel_by_name() -> None:
     assert there_and_back(Book, allow_pickle=False) is Book
+
+
+def test_managers_travel_by_their_place() -> None:
+    assert there_and_back(Token.objects, allow_pickle=False) is Token.objects
+    with in_memory():
+        defer(Token.objects.create, label="made later")
+        drain()
+    assert Token.objects.get().label == "made later"
+
+
+def test_a_manager_that_is_not_here_is_not_readable_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = codec.pack(Token.objects)
+    monkeypatch.setattr(Token._meta, "managers_map", {})
+    with pytest.raises(CallableNotFoundError, match=r"testapp\.Token has no manager 'objects'"):
+        codec.unpack(packed)
+
+
+def test_a_manager_of_related_rows_is_refused(book: Book) -> None:
+    with pytest.raises(UnserializableError, match="RelatedManager"):
+        codec.pack(book.tags)
 
 
 def test_instances_inside_pickled_values_are_wiped_too(book: Book) -> None:

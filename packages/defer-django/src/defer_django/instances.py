@@ -15,6 +15,7 @@ from django.apps import apps
 from django.db.models import FileField, Model
 from django.db.models.base import ModelState, model_unpickle
 from django.db.models.fields.files import FieldFile
+from django.db.models.manager import BaseManager
 from django.utils.functional import LazyObject, Promise, _lazy_proxy_unpickle
 from django.utils.safestring import SafeString
 
@@ -31,6 +32,7 @@ def register() -> None:
     codec.register_type(ModelState, "django.state", _state, lambda wire: _bare(*wire))
     codec.register_type(LazyObject, "django.lazyobject", _unwrapped, lambda value: value, subclasses=True)
     codec.register_type(Promise, "django.lazy", lambda text: list(text.__reduce__()[1]), _lazy, subclasses=True)
+    codec.register_type(BaseManager, "django.manager", _name_of, _manager, subclasses=True)
     codec.register_type(SafeString, "django.safe", lambda text: text + "", SafeString)
 
 
@@ -114,10 +116,7 @@ def decode(wire: list[Any]) -> Model:
     if not isinstance(wire[0], str):
         return _rebuilt(*wire)
     label, db, adding, values = wire
-    try:
-        model = apps.get_model(label)
-    except (LookupError, ValueError) as error:
-        raise CallableNotFoundError(f"There is no model {label} here: {error}") from error
+    model = _model(label)
     instance = model.__new__(model)
     instance._state = _bare(db, adding)
     if _pickles_as_usual(model):
@@ -125,6 +124,13 @@ def decode(wire: list[Any]) -> Model:
     else:
         instance.__setstate__({"_state": instance._state, "_django_version": _version(), **values})
     return instance
+
+
+def _model(label: str) -> Any:
+    try:
+        return apps.get_model(label)
+    except (LookupError, ValueError) as error:
+        raise CallableNotFoundError(f"There is no model {label} here: {error}") from error
 
 
 def _rebuilt(function: Any, arguments: list[Any], state: Any) -> Model:
@@ -141,6 +147,22 @@ def _version() -> str:
     import django
 
     return django.__version__
+
+
+def _name_of(manager: BaseManager[Any]) -> Any:
+    """Where a model has it: many a manager's class (`from_queryset`) has no name to be found by."""
+    model = getattr(manager, "model", None)
+    if model is None or model._meta.managers_map.get(manager.name) is not manager:
+        return NotImplemented
+    return [model._meta.label, manager.name]
+
+
+def _manager(wire: list[str]) -> BaseManager[Any]:
+    label, name = wire
+    found: BaseManager[Any] | None = _model(label)._meta.managers_map.get(name)
+    if found is None:
+        raise CallableNotFoundError(f"{label} has no manager {name!r} here.")
+    return found
 
 
 def _lazy(wire: list[Any]) -> Any:
