@@ -174,6 +174,13 @@ def test_put_forgets_pending_records_only(store: TaskStore) -> None:
     assert store.get(new.id) == new
 
 
+def test_put_forgets_without_writing_anything(store: TaskStore) -> None:
+    sent = [a_record() for _ in range(3)]
+    store.put(sent)
+    store.put([], forget=[each.id for each in sent[:2]])
+    assert [store.get(each.id) for each in sent] == [None, None, sent[2]]
+
+
 def test_delete_says_how_many_were_there(store: TaskStore) -> None:
     records = [a_record(), a_record()]
     store.put(records)

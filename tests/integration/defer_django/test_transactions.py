@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partialmethod
 from typing import Any
+from unittest import mock
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -158,7 +159,7 @@ def test_defer_many_follows_the_transaction(calls: list[Any]) -> None:
 
 @pytest.mark.on_gcloudc
 def test_the_calls_of_a_default_defer_on_datastore(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the queue's: one; two more where the delete of the one before rides along. In a transaction, none."""
+    """Beside the queue's: one; two more where the deletes of those before ride along. In a transaction, none."""
     from google.cloud.datastore_v1.services.datastore.client import DatastoreClient
 
     calls: list[str] = []
@@ -171,9 +172,10 @@ def test_the_calls_of_a_default_defer_on_datastore(monkeypatch: pytest.MonkeyPat
         calls.clear()
         return found
 
-    defer(record, 1)
-    assert taken() == ["commit"]
-    defer(record, 2)
+    for number in range(10):
+        defer(record, number)
+        assert taken() == ["commit"]
+    defer(record, 10)
     assert taken() == ["begin_transaction", "lookup", "commit"]
     with configured(transport=MemoryTransport(), store="django"), transaction.atomic():
         assert taken() == ["begin_transaction"]
@@ -453,23 +455,32 @@ def test_asking_for_a_transaction_does_not_connect() -> None:
 
 @pytest.mark.on_sql
 def test_a_default_defer_outside_a_transaction_is_one_statement(django_assert_num_queries: Any) -> None:
-    with django_assert_num_queries(1):
-        defer(record, 1)
-    with django_assert_num_queries(4) as captured:  # the delete of the first one rides along
-        defer(record, 2)
+    with django_assert_num_queries(10):
+        for number in range(10):
+            defer(record, number)
+    with django_assert_num_queries(4) as captured:  # the deletes of those before ride along
+        defer(record, 10)
     assert [query["sql"].split()[0] for query in captured.captured_queries] == ["BEGIN", "INSERT", "DELETE", "COMMIT"]
     assert DeferredTask.objects.count() == 1
 
 
 def test_a_carried_delete_stays_listed_if_its_transaction_rolls_back() -> None:
-    first = defer(record, 1)
+    sent = {defer(record, number).record_id for number in range(10)}
     with pytest.raises(RuntimeError), transaction.atomic():
-        defer(record, 2)
+        defer(record, 10)
         raise RuntimeError
-    assert DeferredTask.objects.filter(pk=first.record_id).exists()
+    assert DeferredTask.objects.filter(pk__in=sent).count() == 10
     with transaction.atomic():
-        defer(record, 3)
-    assert not DeferredTask.objects.filter(pk=first.record_id).exists()
+        defer(record, 11)
+    assert DeferredTask.objects.filter(pk__in=sent).count() == 0
+
+
+def test_the_sweep_drops_what_this_process_has_sent_without_asking_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    defer(record, 1)
+    assert DeferredTask.objects.count() == 1
+    monkeypatch.setattr(MemoryTransport, "send", mock.Mock(side_effect=AssertionError("the queue was asked")))
+    assert sweep().counts == {"dropped": 1}
+    assert DeferredTask.objects.count() == 0
 
 
 def test_signals_of_all_models_do_not_see_our_rows() -> None:

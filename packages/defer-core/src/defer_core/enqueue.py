@@ -107,9 +107,9 @@ def leaves_record(
 
 
 def put(store: TaskStore, records: list[TaskRecord]) -> None:
-    """Write new records; the deletes of those sent before ride along,
-    and stay listed until their transaction commits."""
-    forget = store.forgotten.peek()
+    """Write new records; the deletes of those sent before ride along, and stay listed until their transaction
+    commits."""
+    forget = store.forgotten.riding()
     store.put(records, forget)
     if forget:
         store.on_commit(partial(store.forgotten.drop, forget))

@@ -73,12 +73,22 @@ def _guarded(work: Callable[[], Counter[str]], what: str) -> Counter[str]:
 
 
 def _sweep_store(store: TaskStore, config: Config, until: float | None) -> Counter[str]:
-    counts = Counter[str]()
+    counts = Counter(dropped=_drop_sent(store))
     while _time_left(until) and (records := store.lease_due(now=clock.now(), limit=PAGE, seconds=LEASE)):
         # what is left of a page when the time is over is leased until its lease ends, and swept then
         counts.update(_sweep_one(record, store, config) for record in records if _time_left(until))
     counts["expired"] += dead.expire(store, config, until)
     return counts
+
+
+def _drop_sent(store: TaskStore) -> int:
+    """Drop the records of which this process knows that they were sent: the queue need not be asked about them."""
+    count = 0
+    while sent := store.forgotten.peek():
+        store.put([], forget=sent)
+        store.forgotten.drop(sent)
+        count += len(sent)
+    return count
 
 
 def _woken(name: str, sweeper: Sweeper, until: float | None) -> Counter[str]:

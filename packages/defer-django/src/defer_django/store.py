@@ -14,12 +14,14 @@ from django.db.models.sql import InsertQuery
 
 from defer_core.errors import ConfigError
 from defer_core.record import State, TaskRecord, new_id
-from defer_core.stores.base import TaskStore
+from defer_core.stores.base import ForgetList, TaskStore
 
 from .models import DeferredTask, to_column
 
 log = logging.getLogger("defer")
 
+FORGET = 10
+"""Records to forget that a put waits for: with them it is a transaction of two statements, without it is an INSERT."""
 TOKEN = 20
 """Random digits of a lease; the rest of its 32 are the record's."""
 
@@ -40,6 +42,7 @@ class DjangoTaskStore(TaskStore):
 
     def __init__(self, *, alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__()
+        self.forgotten = ForgetList(least=FORGET)
         self.alias = alias
         self._by_alias: dict[str, Any] = {alias: self}
         self._has_table = False

@@ -100,11 +100,13 @@ class TaskStore(ABC):
 
 
 class ForgetList:
-    """Ids of records that were sent inline and may go with the next put of this process."""
+    """Ids of records that were sent inline and may go with a later put of this process, or with its next sweep."""
 
     LIMIT = 100
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = 1) -> None:
+        """With `least`, that many are to go at once, where deletes cost a put further statements."""
+        self._least = least
         self._ids: dict[str, None] = {}
         self._lock = threading.Lock()
 
@@ -117,6 +119,10 @@ class ForgetList:
         """Up to LIMIT ids, which stay listed until `drop`, for the transaction that carries them may roll back."""
         with self._lock:
             return tuple(self._ids)[: self.LIMIT]
+
+    def riding(self) -> tuple[str, ...]:
+        """What the next put carries."""
+        return self.peek() if len(self._ids) >= self._least else ()
 
     def drop(self, record_ids: Sequence[str]) -> None:
         """The transaction that carried these deletes has committed."""
