@@ -41,6 +41,7 @@ def passed(number: int, queue: Any, rows: Any) -> tuple[int, int]:
     """Walk so many rows; the most instances alive at once, and the queries."""
     Row.objects.all().delete()
     rows(number)
+    held = len(alive)  # `gcloudc` keeps what it has inserted
     most[0] = 0
     iterations.reset()
     with CaptureQueriesContext(
@@ -49,7 +50,7 @@ def passed(number: int, queue: Any, rows: Any) -> tuple[int, int]:
         defer_iteration_with_finalize(Row.objects.all(), iterations.callback, iterations.finalize, _shards=1)
         drain(queue)
     assert len(iterations.seen) == number
-    return most[0], len(queries)
+    return most[0] - held, len(queries)
 
 
 def test_promise_7_ten_times_the_rows_take_no_more_memory_and_ten_times_the_pages(queue: Any, rows: Any) -> None:

@@ -124,6 +124,7 @@ def test_a_function_may_return_the_queryset(queue: Any, rows: Any) -> None:
     assert iterations.finalized == [()]
 
 
+@pytest.mark.on_sql  # Datastore wants the field as order_field: it has a test of its own
 def test_a_filtered_queryset(queue: Any, rows: Any) -> None:
     rows(20)
     walk(Row.objects.filter(number__gte=15), iterations.callback, iterations.finalize)

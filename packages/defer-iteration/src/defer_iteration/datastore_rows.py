@@ -13,6 +13,7 @@ together, and a page begins with the value of the last row: what has been passed
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from django.db import NotSupportedError, connections
@@ -44,6 +45,12 @@ class DatastoreRows(QuerySetRows):
         super().__init__(queryset, order_field, key_ranges_getter)
         self.limit = min(self.limit, LIMIT)
         self.page_size = 1 if self.ordering.field or self.repeats else self.limit  # dropped rows make any page short
+
+    def _with_value(self) -> tuple[QuerySet[Any], attrgetter[Any]]:
+        """All properties are read where the caller has left some out: one that orders has to be there."""
+        if self.ordering.field is not None and self.queryset.query.deferred_loading[0]:
+            self.queryset = self.queryset.defer(None)
+        return super()._with_value()
 
     def split(self, shards: int) -> Split:
         """At most `shards` ranges, and one of the rows without a value. An open end of `key_ranges_getter` stays open:
@@ -116,7 +123,7 @@ class DatastoreRows(QuerySetRows):
             return Split(ranges=(), total=0)
         parts = min(shards, number)
         bounds = [kept[len(kept) * index // parts] for index in range(1, parts)]
-        return Split(ranges=_ranges(bounds, last), total=number)
+        return Split(ranges=_ranges([each for each in bounds if each != kept[0]], last), total=number)
 
     def _keys(self, after: Key | None) -> Iterator[Key]:
         """All keys beyond one, in order: those of rows by primary key, else as bounds, the values alone."""
