@@ -1,7 +1,7 @@
 """A transactional defer beside a plain `transaction.on_commit` of the same call, which a crash after the commit loses.
 
 Each transaction writes a row of the site's own and defers one task on Cloud Tasks (a small server on the loopback, in
-a process of its own). Writes are the rows' statements, the site's too; the delete of a sent record rides on a later
+a process of its own). Writes are the rows' statements, the site's too; the deletes of ten sent records ride on a later
 insert.
 """
 
