@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from defer_core import clock
+from defer_core.errors import ConfigError
 from defer_core.task import RetryOptions, Routing
 from defer_core.transports.base import Message
 from defer_local import Dispatcher, DurableQueue, LocalTransport
@@ -434,6 +435,12 @@ def test_a_purge_takes_the_tasks_that_are_there(client: tasks_v2.CloudTasksClien
     client.create_task(parent=QUEUE, task=app_engine())
     assert client.purge_queue(name=QUEUE).purge_time
     assert list(client.list_tasks(parent=QUEUE)) == []
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_is_none_is_refused(tmp_path: Path, port: int) -> None:
+    with pytest.raises(ConfigError, match=f"port is {port}"):
+        CloudTasksServer(file=tmp_path / "queue.sqlite3", port=port)
 
 
 def _wait(condition: Callable[[], bool]) -> None:

@@ -34,6 +34,8 @@ class CloudTasksServer:
     tasks, so their requests do not bear the secret of the local queue. Raises ConfigError where it cannot listen."""
 
     def __init__(self, *, file: str | Path | None = None, port: int = 0, host: str = "127.0.0.1") -> None:
+        if not 0 <= port <= 65535:  # of which gRPC would take the last 16 bits
+            raise ConfigError(f"port is {port}: it is at most 65535, and 0 takes a free one.")
         self.queue = DurableQueue(file)
         options = [("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.so_reuseport", 0)]
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=options)
