@@ -50,14 +50,18 @@ def datastore_emulator() -> str:
     return _or_skip(lambda: _shared("datastore", _start_datastore))
 
 
-def firestore_emulator() -> str:
-    """`host:port` of Google's Firestore emulator in Datastore mode; skips where it is missing."""
-    return _or_skip(start_firestore)
+def firestore_emulator(name: str = "firestore") -> str:
+    """`host:port` of Google's Firestore emulator in Datastore mode, one for each `name`; skips where it is missing.
+
+    There a query in a transaction locks its whole kind, in every namespace, and a write outside of one waits for that
+    until its call is given up: processes that are to run at once need one each.
+    """
+    return _or_skip(lambda: start_firestore(name))
 
 
-def start_firestore() -> str:
+def start_firestore(name: str = "firestore") -> str:
     """The same, outside of tests. Raises MissingServiceError."""
-    return _shared("firestore", _start_firestore)
+    return _shared(name, _start_firestore)
 
 
 def postgres_dsn() -> str:

@@ -74,9 +74,14 @@ def test_the_sites_own_tests_pass_on_postgresql(manage):
 @pytest.mark.gcloudc
 @pytest.mark.skipif(find_spec("gcloudc") is None, reason="gcloudc is not installed (it needs Django < 6)")
 @pytest.mark.parametrize(
-    ("emulator", "engine"), [("datastore", "gcloudc.db.backends.datastore"), ("firestore", "firestore_engine")]
+    ("emulator", "engine"),
+    [
+        (services.datastore_emulator, "gcloudc.db.backends.datastore"),
+        (lambda: services.firestore_emulator("firestore-site"), "firestore_engine"),
+    ],
+    ids=["datastore", "firestore"],
 )
-def test_the_sites_own_tests_pass_on_datastore(manage, request, emulator, engine):
+def test_the_sites_own_tests_pass_on_datastore(manage, emulator, engine):
     database = {
         "ENGINE": engine,
         "PROJECT": services.PROJECT,
@@ -87,7 +92,7 @@ def test_the_sites_own_tests_pass_on_datastore(manage, request, emulator, engine
     said = manage(
         "test",
         MUSEUM_DATABASE=json.dumps({"default": database}),
-        DATASTORE_EMULATOR_HOST=request.getfixturevalue(emulator),
+        DATASTORE_EMULATOR_HOST=emulator(),
         DATASTORE_PROJECT_ID=services.PROJECT,
         PYTHONPATH=str(Path(services.__file__).parent),
     )

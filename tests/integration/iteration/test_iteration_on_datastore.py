@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 import services
-from django.db import connections
+from django.db import OperationalError, connections
 from integration.iteration.workers import Killed, finish
 from testapp import iterations
 from testapp.models import Row
@@ -107,7 +107,7 @@ def test_workers_that_are_killed_and_tasks_delivered_twice(
 
     iterations.before.append(maybe_die)
     handle = start(_shards=5, _delete_marker=False)
-    finish(firestore_queue, seconds=240)
+    finish(firestore_queue, seconds=240, lost=(Killed, OperationalError))  # on a slow machine, all of six tries
     later = clock.now() + 10_000
     with clock.replaced(lambda: later):
         assert sweep().counts["woken"] == 0

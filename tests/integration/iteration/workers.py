@@ -18,16 +18,22 @@ class Killed(BaseException):
     """A worker dies: its connection is cut, and with it its transaction."""
 
 
-def work(queue: Any, dice: random.Random, in_flight: set[str], lock: threading.Lock, stop: threading.Event) -> None:
+Lost = tuple[type[BaseException], ...]
+"""What a delivery may come to without an answer that is good for its queue, which keeps the task."""
+
+
+def work(
+    queue: Any, dice: random.Random, in_flight: set[str], lock: threading.Lock, stop: threading.Event, lost: Lost
+) -> None:
     """Deliver tasks, now and then one that somebody else has at hand too, until there are none."""
     try:
-        while not stop.is_set() and deliver_one(queue, dice, in_flight, lock):
+        while not stop.is_set() and deliver_one(queue, dice, in_flight, lock, lost):
             pass
     finally:
         connections.close_all()
 
 
-def deliver_one(queue: Any, dice: random.Random, in_flight: set[str], lock: threading.Lock) -> bool:
+def deliver_one(queue: Any, dice: random.Random, in_flight: set[str], lock: threading.Lock, lost: Lost) -> bool:
     """Whether there was any task."""
     with lock:
         tasks = queue.queued()
@@ -41,7 +47,7 @@ def deliver_one(queue: Any, dice: random.Random, in_flight: set[str], lock: thre
     try:
         if execute(task.message.body, Delivery(task_name=task.name)) is Outcome.DONE:
             queue.remove(task)
-    except Killed:
+    except lost:
         connections.close_all()
     finally:
         with lock:
@@ -49,12 +55,12 @@ def deliver_one(queue: Any, dice: random.Random, in_flight: set[str], lock: thre
     return True
 
 
-def finish(queue: Any, *, seconds: float, workers: int = 4) -> None:
+def finish(queue: Any, *, seconds: float, workers: int = 4, lost: Lost = (Killed,)) -> None:
     """Let so many workers empty the queue. Raises TimeoutError."""
     in_flight: set[str] = set()
     lock, stop = threading.Lock(), threading.Event()
     with ThreadPoolExecutor(workers) as pool:
-        done = [pool.submit(work, queue, random.Random(seed), in_flight, lock, stop) for seed in range(workers)]
+        done = [pool.submit(work, queue, random.Random(seed), in_flight, lock, stop, lost) for seed in range(workers)]
         try:
             for each in done:
                 each.result(seconds)
