@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 from django.db import OperationalError, connections
 from django.db.models import F
+from integration.iteration import workers
 from testapp import iterations
 from testapp.models import Ledger, Row, Word
 from testapp.tasks import calls as recorded
@@ -98,6 +99,23 @@ def test_kills_in_rows_and_before_and_after_commits(
     assert hits() == dict.fromkeys(keys, 1)
     assert died["row"] and died["before"] + died["after"]
     assert iterations.counters[0] == {"passed": 50} and set(iterations.finalized) == {()}
+
+
+def test_workers_at_once_some_of_which_die(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And tasks that two of them have at hand; few rows, for the emulator locks whole kinds."""
+    rows_at_once(monkeypatch, 5)
+    keys, dice, died = rows(20), random.Random(3), []
+
+    def maybe_die(row: Any) -> None:
+        if len(died) < 3 and dice.random() < 0.2:
+            died.append(row.pk)
+            raise workers.Killed
+
+    iterations.before += [hit, maybe_die]
+    start(_shards=2, _delete_marker=False)
+    workers.finish(queue, seconds=200, workers=2, lost=(workers.Killed, OperationalError))
+    assert len(died) == 3 and hits() == dict.fromkeys(keys, 1)
+    assert set(iterations.finalized) == {()} and iterations.counters[0] == {"passed": 20}
 
 
 def test_others_who_write_the_same_rows(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +242,16 @@ def test_a_page_ends_before_its_writes_are_too_many(queue: Any, rows: Any, monke
         drain(queue)
     assert 24 <= max(sizes) < 24 + 7 + 3  # one row's, and the checkpoint with the deletes that ride along
     assert Word.objects.count() == 100
+
+
+def test_a_callback_that_deletes_its_row(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_at_once(monkeypatch, 3)
+    keys = rows(8)
+    iterations.before.append(lambda row: Row.objects.filter(pk=row.pk).delete())
+    start(_shards=1)
+    drain(queue)
+    assert not Row.objects.exists() and iterations.times() == dict.fromkeys(keys, 1)
+    assert iterations.counters == [{"passed": 8}]
 
 
 def test_tasks_of_callbacks_are_of_the_same_transaction(queue: Any, rows: Any) -> None:

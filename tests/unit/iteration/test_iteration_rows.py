@@ -130,7 +130,8 @@ def test_nothing_but_nulls(db: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "order", [pytest.param("author__name", marks=pytest.mark.on_sql), "author", "price", "published", "title"]  # a join
+    "order",
+    [pytest.param("author__name", marks=pytest.mark.on_sql), "author", "price", "published", "title"],  # a join
 )
 def test_related_and_other_fields(db: None, order: str) -> None:
     authors = [Author.objects.create(name=name) for name in ("Ann", "Bob")]

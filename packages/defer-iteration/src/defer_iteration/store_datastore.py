@@ -71,11 +71,6 @@ class DatastoreIterationStore(DjangoIterationStore):
     def held_open(self, iteration_id: str, after: int, limit: int | None) -> builtins.list[Shard]:
         return [each for each in self.shards(iteration_id) if not each.done and each.index > after][:limit]
 
-    def state(self, iteration_id: str) -> IterationState | None:
-        """By its key, where the callback may have written the iteration."""
-        iteration = self.get(iteration_id)
-        return None if iteration is None else iteration.state
-
     # --- what is more than a commit takes -----------------------------------------------------------------------------
 
     def prepare(self, iteration: Iteration, shards: Sequence[Shard]) -> Sequence[Shard]:
