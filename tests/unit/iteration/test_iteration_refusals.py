@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection
 from django.db.models import F
 from django.test import override_settings
 from testapp import iterations
@@ -156,6 +159,23 @@ def test_an_allow_list_holds_for_the_callbacks_and_not_for_what_calls_them(trans
 def test_tasks_kept_elsewhere_are_a_configuration_error(transactional_db: None) -> None:
     with in_memory(store=MemoryStore()), pytest.raises(ConfigError, match="default"):
         walk(Row.objects.all(), iterations.callback, iterations.finalize)
+
+
+def test_annotations_that_the_database_does_not_find_again_are_refused(queue: Any) -> None:
+    from django.db.models import DateField, DateTimeField, FloatField
+    from django.db.models.functions import Cast, Coalesce, Trunc
+
+    days = Trunc("published", "day", output_field=DateTimeField(), tzinfo=ZoneInfo("Asia/Tokyo"))
+    in_utc = Trunc("published", "day", tzinfo=ZoneInfo("UTC"))
+    for found in (days, Coalesce(days, "published")):
+        with pytest.raises(IterationRefusedError, match="'at', a time that is cut in a time zone"):
+            walk(Book.objects.annotate(at=found), iterations.callback, iterations.finalize, order_field="at")
+    half = F("price") / Decimal("1.5")
+    refused = pytest.raises(IterationRefusedError, match="'at', a decimal that SQLite computes")
+    with refused if connection.vendor == "sqlite" else nullcontext():
+        walk(Book.objects.annotate(at=half), iterations.callback, iterations.finalize, order_field="at")
+    for fine in (in_utc, Trunc("published", "day", output_field=DateField()), Cast(half, FloatField()), F("price")):
+        walk(Book.objects.annotate(at=fine), iterations.callback, iterations.finalize, order_field="at")
 
 
 def test_related_fields_and_annotations_may_order(queue: Any) -> None:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db.models import Field, Q, QuerySet
+from django.db import connections
+from django.db.models import DateTimeField, DecimalField, Field, Q, QuerySet
+from django.db.models.expressions import Col
+from django.db.models.functions.datetime import TruncBase
 
 from .errors import IterationRefusedError
 from .shard import Key, KeyRange
@@ -72,6 +75,7 @@ def ordering_of(queryset: QuerySet[Any], order_field: str) -> Ordering:
     if order_field in queryset.query.annotations:
         if order_field not in queryset.query.annotation_select:
             raise IterationRefusedError(f"order_field is {order_field!r}, an alias(): make it an annotate().")
+        _check_found_again(queryset, order_field)
         values = queryset.query.annotations[order_field].output_field
         return Ordering(fields=(values, options.pk), field=order_field, nullable=True, attribute=order_field)
     try:
@@ -85,3 +89,26 @@ def ordering_of(queryset: QuerySet[Any], order_field: str) -> Ordering:
     attribute = None if before else field.attname
     path_to = "__".join([*before, field.attname])
     return Ordering(fields=(field, options.pk), field=path_to, nullable=nullable, attribute=attribute)
+
+
+def _check_found_again(queryset: QuerySet[Any], name: str) -> None:
+    """Raises IterationRefusedError for an annotation whose values, as Django gives them, are not those that the
+    database compares: a page beyond one of them would begin somewhere else."""
+    expression = queryset.query.annotations[name]
+    parts = expression.flatten() if hasattr(expression, "flatten") else [expression]
+    if any(isinstance(each, TruncBase) and _is_shifted(each) for each in parts):
+        raise IterationRefusedError(
+            f"order_field is {name!r}, a time that is cut in a time zone, which the database does not find again: "
+            "order by the column itself."
+        )
+    computed = not isinstance(expression, Col) and isinstance(expression.output_field, DecimalField)
+    if computed and connections[queryset.db].vendor == "sqlite":
+        raise IterationRefusedError(
+            f"order_field is {name!r}, a decimal that SQLite computes in floating point: order by a column, or Cast() "
+            "it to a FloatField."
+        )
+
+
+def _is_shifted(cut: TruncBase) -> bool:
+    """Whether a time is cut in a zone that is not the database's."""
+    return isinstance(cut.output_field, DateTimeField) and cut.get_tzname() not in (None, "UTC")
