@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from django.test.utils import CaptureQueriesContext
 from testapp import iterations
 from testapp.models import Author, Book, Child, Novel, Row, Token, Word
 
-from defer_core.testing import drain
+from defer_core.testing import drain, run_one
 from defer_iteration import defer_iteration_with_finalize as walk
 from defer_iteration import queryset_rows
 from defer_iteration.queryset_rows import QuerySetRows, rows_over
 from defer_iteration.shard import KeyRange
+from defer_iteration.statement import Part
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -250,6 +252,23 @@ def test_rows_that_are_gone_when_their_turn_comes_are_no_matter(queue: Any, rows
     times = walk_over(Row.objects.all(), queue, _shards=1)
     assert set(times) >= set(keys[:1]) | set(keys[30:])
     assert max(times.values()) == 1
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_rows_that_come_again_hold_the_iteration(
+    queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, atomic: bool
+) -> None:
+    keys = rows(20)
+    monkeypatch.setattr(Part, "parameter", lambda self, compiler: 0)  # a key that the database takes for another
+    handle = walk(
+        Row.objects.all(), iterations.callback, iterations.finalize, order_field="number", _shards=1, _atomic=atomic
+    )
+    for _ in range(4):
+        for task in queue.queued():
+            with suppress(Exception):
+                run_one(task, queue)
+    assert handle.progress().state == "held" and "No row is beyond" in handle.progress().reason
+    assert set(iterations.seen) == set(keys[:7]) and iterations.finalized == []
 
 
 def test_the_query_does_not_grow(db: None) -> None:

@@ -17,7 +17,7 @@ from defer_core.stopping import asked
 
 from .base import Completion, IterationStore
 from .context import CurrentShard, tell_row_error
-from .errors import FenceLostError, TimeoutException
+from .errors import FenceLostError, HeldError, TimeoutException
 from .iteration import Iteration, IterationState, QuarantinedRow
 from .job import Job, rows_of
 from .pace import Pace, delay
@@ -85,14 +85,15 @@ class Attempt:
         return self.rows.page(self.shard.range, after)
 
     def pass_rows(self) -> Passed:
-        """Pass rows until something is due. At least one row is passed, or no attempt would ever get on."""
+        """Pass rows until something is due. At least one row is passed, or no attempt would ever get on. Raises
+        HeldError where the same rows come again (by a field that does not give back what it was given)."""
         call, take_key, now = self.job.call, self.rows.take_key, clock.source()
         counting, counted, pace = self.current.counters, self.counted, self.pace
         last, rows, at = _NONE, 0, now()
         look_at = pace.look_at(at)
         while True:
-            earlier = rows
-            for row in self.page(self._key(last)):
+            earlier, after = rows, self._key(last)
+            for row in self.page(after):
                 key = take_key(row)
                 try:
                     call(row)
@@ -111,6 +112,8 @@ class Attempt:
                     if pace.is_due(before, at):
                         return Passed(why=Why.TIME, last=self._key(last), rows=rows)
                     look_at = pace.look_at(at)
+            if rows > earlier and self._key(last) == after:
+                raise HeldError(f"No row is beyond {after!r}: the database does not find this key again.")
             if rows - earlier < self.rows.page_size:
                 return Passed(why=Why.END, last=self._key(last), rows=rows)
             if self.one_page:

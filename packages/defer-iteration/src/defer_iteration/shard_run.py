@@ -39,8 +39,7 @@ def _work(store: IterationStore, iteration: Iteration, shard: Shard, job: Job, u
     kind = AtomicAttempt if iteration.options.atomic else Attempt
     try:
         attempt = kind(store, iteration, shard, job, until)
+        with running(iteration, attempt.current):
+            attempt.run()
     except (HeldError, IterationRefusedError) as error:
         hold(store, iteration, str(error))
-        return
-    with running(iteration, attempt.current):
-        attempt.run()
