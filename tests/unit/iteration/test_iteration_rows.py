@@ -254,6 +254,7 @@ def test_rows_that_are_gone_when_their_turn_comes_are_no_matter(queue: Any, rows
     assert max(times.values()) == 1
 
 
+@pytest.mark.on_sql  # a parameter of the statement is what goes wrong
 @pytest.mark.parametrize("atomic", [False, True])
 def test_rows_that_come_again_hold_the_iteration(
     queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, atomic: bool

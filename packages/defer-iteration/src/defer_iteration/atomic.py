@@ -36,7 +36,9 @@ class AtomicAttempt(Attempt):
 
     def __init__(self, store: IterationStore, iteration: Iteration, shard: Shard, job: Job, until: float) -> None:
         super().__init__(store, iteration, shard, replace(job, callback=self._guarded(job.callback)), until)
-        self.most = self.most_ever = self.rows.limit = min(self.rows.limit, store.atomic_rows)
+        if self.rows.limit > store.atomic_rows:
+            self.rows.limit = store.atomic_rows
+        self.most = self.most_ever = self.rows.limit
 
     def _guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
         """The callback, which fails where it has spoilt the page: the rows after it are not to blame."""
