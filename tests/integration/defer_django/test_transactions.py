@@ -159,8 +159,8 @@ def test_defer_many_follows_the_transaction(calls: list[Any]) -> None:
 
 @pytest.mark.on_gcloudc
 def test_the_calls_of_a_default_defer_on_datastore(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the queue's: one; more where the deletes of those before ride along, read four at a time. In a transaction,
-    none."""
+    """Beside the queue's: one; more where the deletes of those before ride along, four rows read at a time. In a
+    transaction: none."""
     from google.cloud.datastore_v1.services.datastore.client import DatastoreClient
 
     calls: list[str] = []
