@@ -111,12 +111,22 @@ def test_an_unavailable_queue_leaves_those_tasks_to_the_sweep(store: Counting) -
     assert len(store.records) == 2
 
 
-def test_a_task_that_the_service_finds_too_large_is_claimed(store: Counting) -> None:
+@pytest.mark.parametrize("policy", ["always", "when-large"])
+def test_a_task_that_the_service_finds_too_large_is_claimed(store: Counting, policy: str) -> None:
     calls.clear()
-    with in_memory(transport=Failing({0: TaskSizeRefusedError()}), store=store):
-        assert [handle.status for handle in defer_many(note, [(1,), (2,)])] == [Status.SENT] * 2
+    with in_memory(transport=Failing({0: TaskSizeRefusedError()}), store=store, store_policy=policy):
+        handles = defer_many(note, [(1,), (2,)])
+        assert [handle.status for handle in handles] == [Status.SENT] * 2
+        assert handles[0].name == handles[0].record_id and store.records[handles[0].name].is_claim
         drain()
     assert sorted(calls) == [((1,), {}), ((2,), {})]
+
+
+def test_a_small_task_that_the_service_finds_too_large_is_a_failure(store: Counting) -> None:
+    with in_memory(transport=Failing({0: TaskSizeRefusedError()}), store=store):
+        with pytest.raises(BulkSendError) as caught:
+            defer_many(note, [(1,), (2,)], _small_task=True)
+        assert caught.value.failures.keys() == {0} and store.records == {}
 
 
 @pytest.mark.parametrize("commits", [True, False])

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from . import options, sending
+from . import envelope, options, sending
 from .config import Config, current
 from .enqueue import joins_transaction, leaves_record, put, store_for
-from .errors import BulkSendError, OptionError, TransportError
+from .errors import BulkSendError, OptionError, TaskSizeRefusedError, TransportError
 from .handle import Status, TaskHandle
 from .record import TaskRecord
-from .sealing import seal
+from .sealing import claimed, seal
 from .stores.base import TaskStore
 from .task import Task, TaskOptions
 
@@ -77,7 +77,7 @@ def _dispatch(
     with store.outside_transaction() if beside and store else nullcontext():
         if kept and store is not None:
             put(store, kept)
-        return _send_all(records, kept, store, transactional, config)
+        return _send_all(records, kept, store, transactional, config, small=wanted.small)
 
 
 def _seal_all(
@@ -106,7 +106,13 @@ def _as_call(given: Any, index: int) -> Call:
 
 
 def _send_all(
-    records: list[TaskRecord], kept: list[TaskRecord], store: TaskStore | None, transactional: bool, config: Config
+    records: list[TaskRecord],
+    kept: list[TaskRecord],
+    store: TaskStore | None,
+    transactional: bool,
+    config: Config,
+    *,
+    small: bool,
 ) -> list[TaskHandle]:
     stored = {record.id for record in kept}
     records = [r if r.id in stored else replace(r, routing=replace(r.routing, name=None)) for r in records]
@@ -125,6 +131,8 @@ def _send_all(
             if record.id in stored and store is not None:
                 tried = sending.tried(record, answer, store, config)
                 sending.settle_now(tried, store, config, handle, named=False)
+            elif isinstance(answer, TaskSizeRefusedError) and not small and store and not store.in_transaction():
+                _send_claimed(record, store, config, handle)
             elif isinstance(answer, TransportError):
                 raise answer
             else:
@@ -139,6 +147,15 @@ def _send_all(
         )
         raise BulkSendError(message, failures=failures, handles=sent)
     return handles
+
+
+def _send_claimed(record: TaskRecord, store: TaskStore, config: Config, handle: TaskHandle) -> None:
+    """Send again, as a Claim, what was to leave no record and the service found too large. Raises TransportError."""
+    named = replace(record, routing=replace(record.routing, name=record.id))
+    larger = claimed(named, envelope.decode(named.envelope, config.signer), store, config)
+    put(store, [larger])
+    handle.record_id, handle.routing = larger.id, larger.routing
+    sending.settle_now(sending.send(larger, store, config), store, config, handle, named=False)
 
 
 def _send_after_commit(records: list[TaskRecord], store: TaskStore, config: Config, handles: list[TaskHandle]) -> None:
