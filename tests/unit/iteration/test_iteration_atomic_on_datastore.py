@@ -244,6 +244,24 @@ def test_a_page_ends_before_its_writes_are_too_many(queue: Any, rows: Any, monke
     assert Word.objects.count() == 100
 
 
+@pytest.mark.parametrize("order", ["rank", "number"])
+def test_the_order_of_a_field(queue: Any, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    rows_at_once(monkeypatch, 4)
+    Row.objects.bulk_create([Row(number=index % 3, rank=[None, 1, 2][index % 3]) for index in range(40)])
+    raised: list[Any] = []
+
+    def fail(row: Any) -> None:
+        if row.number == 1 and len(raised) < 4 and row.pk not in raised:
+            raised.append(row.pk)
+            raise ValueError
+
+    iterations.before += [hit, fail]
+    start(_shards=3, order_field=order)
+    drain(queue)
+    assert len(raised) == 4 and set(hits().values()) == {1}
+    assert iterations.counters == [{"passed": 40}]
+
+
 def test_a_callback_that_deletes_its_row(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows_at_once(monkeypatch, 3)
     keys = rows(8)
