@@ -273,6 +273,7 @@ def test_list_pages_by_id(store: TaskStore) -> None:
     assert [each.id for each in first] == [each.id for each in dead[:3]]
     rest = store.list(State.DEAD, limit=3, after=first[-1].id)
     assert [each.id for each in rest] == [each.id for each in dead[3:]]
+    assert (store.list("dead", limit=3), store.count("dead")) == (first, 5)  # a state's name will do
     assert rest[0].label == dead[3].label
 
 

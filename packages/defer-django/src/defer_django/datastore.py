@@ -146,7 +146,7 @@ class DatastoreTaskStore(DjangoTaskStore):
         """Columns of bytes cannot be left out of a query here."""
         found: Records = []
         while room := min(limit - len(found), ROWS_AT_ONCE):
-            rows = list(self._rows.filter(state=state.value, pk__gt=after).order_by("pk")[:room])
+            rows = list(self._rows.filter(state=str(state), pk__gt=after).order_by("pk")[:room])
             found += [row.to_record(payload=None) for row in rows]
             if len(rows) < room:
                 break

@@ -133,13 +133,13 @@ class DjangoTaskStore(TaskStore):
             return self._rows.filter(pk=record_id, lease=lease).update(lease=new_lease, **columns) > 0
 
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
-        rows = self._rows.filter(state=state.value, pk__gt=after).defer("payload").order_by("pk")[:limit]
+        rows = self._rows.filter(state=str(state), pk__gt=after).defer("payload").order_by("pk")[:limit]
         with self._table():
             return [row.to_record(payload=None) for row in rows]
 
     def count(self, state: State) -> int:
         with self._table():
-            return self._rows.filter(state=state.value).count()
+            return self._rows.filter(state=str(state)).count()
 
     def oldest_pending(self) -> float | None:
         with self._table():

@@ -125,7 +125,7 @@ class AppEngineTaskStore(TaskStore):
 
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
         """Of a payload in pieces only b"" is given."""
-        pending = state is State.PENDING
+        pending = state == State.PENDING
         query = self._query(state)
         if after:
             query["__key__ >"] = entities.key_of(after, self.alias, pending=pending)
@@ -143,7 +143,7 @@ class AppEngineTaskStore(TaskStore):
     def _query(self, state: State, **options: Any) -> Any:
         from google.appengine.api import datastore
 
-        if state is State.PENDING:
+        if state == State.PENDING:
             return datastore.Query(entities.ROOT, namespace=self.alias, **options)
         return datastore.Query(entities.KEPT, {"state =": str(state)}, namespace=self.alias, **options)
 

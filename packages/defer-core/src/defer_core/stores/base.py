@@ -75,11 +75,11 @@ class TaskStore(ABC):
 
     @abstractmethod
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
-        """Records in `state` by id, those beyond `after`; the payload may be left out."""
+        """Records in `state` (its name will do) by id, those beyond `after`; the payload may be left out."""
 
     @abstractmethod
     def count(self, state: State) -> int:
-        """How many records are in `state`."""
+        """How many records are in `state` (its name will do)."""
 
     @abstractmethod
     def oldest_pending(self) -> float | None:

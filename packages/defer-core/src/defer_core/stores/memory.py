@@ -162,12 +162,12 @@ class MemoryStore(TaskStore):
 
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
         with self._lock:
-            found = [record for record in self._view().values() if record.state is state and record.id > after]
+            found = [record for record in self._view().values() if record.state == state and record.id > after]
         return sorted(found, key=lambda record: record.id)[:limit]
 
     def count(self, state: State) -> int:
         with self._lock:
-            return sum(record.state is state for record in self._view().values())
+            return sum(record.state == state for record in self._view().values())
 
     def oldest_pending(self) -> float | None:
         with self._lock:

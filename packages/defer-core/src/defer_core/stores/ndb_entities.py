@@ -42,7 +42,7 @@ def model(state: State) -> Any:
     """The ndb model of the records in one state."""
     from google.cloud import ndb
 
-    pending = state is State.PENDING
+    pending = state == State.PENDING
     properties = {
         "envelope": ndb.BlobProperty(),
         "payload": ndb.BlobProperty(),
@@ -76,7 +76,7 @@ def key_of(record_id: str, state: State, namespace: str) -> Any:
     """Where a record is while it is in `state`."""
     from google.cloud import ndb
 
-    child = () if state is State.PENDING else (KINDS[state], 1)
+    child = () if state == State.PENDING else (KINDS[state], 1)
     return ndb.Key(ROOT, record_id, *child, namespace=namespace)
 
 

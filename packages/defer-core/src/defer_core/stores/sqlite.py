@@ -90,10 +90,10 @@ class SQLiteTaskStore(TaskStore):
 
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
         query = "SELECT * FROM records WHERE state = ? AND id > ? ORDER BY id LIMIT ?"
-        return [_from_row(row) for row in self._read(query, state.value, after, limit)]
+        return [_from_row(row) for row in self._read(query, str(state), after, limit)]
 
     def count(self, state: State) -> int:
-        return int(self._read("SELECT count(*) FROM records WHERE state = ?", state.value).fetchone()[0])
+        return int(self._read("SELECT count(*) FROM records WHERE state = ?", str(state)).fetchone()[0])
 
     def oldest_pending(self) -> float | None:
         row = self._read("SELECT min(created) FROM records WHERE state = ?", State.PENDING.value).fetchone()
