@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from defer_core import Delivery, Outcome, PermanentTaskFailure, config, dead, defer, execute
 from defer_core.__main__ import main
-from defer_core.errors import UnknownKeyError
+from defer_core.errors import DecodeError, UnknownKeyError
 from defer_core.record import State
 from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
 
@@ -92,6 +93,21 @@ def test_an_unverified_letter_is_rerun_only_if_it_verifies(store: MemoryStore) -
         assert store.count(State.DEAD) == 1
     mend()
     with in_memory(store=store, keys=["new", "old"]):
+        dead.rerun(letter.id, store)
+        drain()
+    assert calls == [()]
+
+
+def test_a_pickle_of_an_older_library_is_rerun_once_those_are_accepted(store: MemoryStore) -> None:
+    body = pickle.dumps((flaky, (), {}))
+    with in_memory(store=store, keys=["key"]):
+        assert execute(body, Delivery(retry_count=0, started=0)) is Outcome.PERMANENT
+        [letter] = store.list(State.DEAD)
+        assert not letter.verified
+        with pytest.raises(DecodeError):
+            dead.rerun(letter.id, store)
+    mend()
+    with in_memory(store=store, keys=["key"], accept_legacy_pickles=True):
         dead.rerun(letter.id, store)
         drain()
     assert calls == [()]

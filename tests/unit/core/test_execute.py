@@ -274,12 +274,13 @@ def test_a_door_that_vouches_for_nobody_needs_a_signature(store: MemoryStore) ->
         assert execute(signed_by("current", note), door) is Outcome.DONE
 
 
-def test_unverified_dead_letters_are_kept_in_a_capped_number(store: MemoryStore) -> None:
-    body = unsigned(note)
+@pytest.mark.parametrize("framed", [True, False])
+def test_unverified_dead_letters_are_kept_in_a_capped_number(store: MemoryStore, framed: bool) -> None:
+    body = unsigned(note) if framed else b"what no door looks into"
     with in_memory(store=store, keys=["current"], max_unverified=3):
         for _ in range(5):
             assert execute(body, DELIVERY) is Outcome.PERMANENT
-    assert len(dead(store)) == 3
+    assert [each.verified for each in dead(store)] == [False] * 3
 
 
 def test_a_store_full_of_unverified_bodies_is_not_counted_for_each(store: MemoryStore, monkeypatch: Any) -> None:
