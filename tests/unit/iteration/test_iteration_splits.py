@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from testapp.models import Row, Token, Word
 
+from defer_iteration import marks, splitting
+from defer_iteration.marks import Marks, marked
 from defer_iteration.queryset_rows import QuerySetRows
 from defer_iteration.shard import KeyRange
-from defer_iteration.splitting import DENSE
 
 pytestmark = [pytest.mark.django_db, pytest.mark.on_sql]
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -26,6 +27,12 @@ RUNS = st.builds(lambda start, number, step: range(start, start + number * step,
                  st.integers(0, 60), st.sampled_from([1, 1, 2, 1000, 10**12]))  # fmt: skip
 """Keys in a row: dense, or as far apart as deletions leave them."""
 SHARDS = st.integers(1, 20)
+
+
+@pytest.fixture(autouse=True)
+def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows are a walk of several lengths."""
+    monkeypatch.setattr(marks, "FIRST", 4)
 
 
 def sizes_of(queryset: Any, order: str, shards: int) -> list[int]:
@@ -56,9 +63,7 @@ def test_integer_keys_of_any_distribution(runs: list[range], scattered: set[int]
     keys = scattered.union(*runs)
     sizes = sizes_of(filled(Row, [Row(pk=key) for key in keys]), "pk", shards)
     assert len(sizes) == min(shards, len(keys))
-    assert max(sizes, default=0) <= ceil(len(keys) / shards / DENSE)
-    if keys and len(keys) < DENSE * (max(keys) - min(keys) + 1):
-        assert max(sizes) - min(sizes) <= 1
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1
 
 
 @many
@@ -87,19 +92,62 @@ def test_uuids(numbers: set[int], shards: int) -> None:
     assert max(sizes, default=0) - min(sizes, default=0) <= 1
 
 
-@pytest.mark.parametrize("step", [1, 3])
-def test_a_few_statements_find_any_number_of_bounds(step: int) -> None:
-    """The ends are asked of the index, and rows counted apart: one scan for all three takes as long as three."""
-    filled(Row, [Row(pk=key) for key in range(0, 90 * step, step)])
+@pytest.mark.parametrize("number", [3, 4, 23, 24, 25, 71, 72, 73, 167, 168, 169])
+def test_as_many_rows_as_the_walk_reaches_or_misses_with_a_length(number: int) -> None:
+    """Its lengths double at 24, 72 and 168 rows."""
+    sizes = sizes_of(filled(Row, [Row(pk=key * key) for key in range(number)]), "pk", 2)
+    assert sizes == [number // 2, number - number // 2]
+
+
+@pytest.mark.parametrize(("before", "after"), [(5000, 40), (40, 5000), (0, 5000)])
+def test_what_the_database_last_counted_does_not_matter(before: int, after: int) -> None:
+    """Statistics are of a tenfold, of a hundredth, or never made."""
+    filled(Word, [Word(text=f"{key * 7919 % 10007:05}") for key in range(before)])
+    if before:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ANALYZE {Word._meta.db_table}")
+    words = filled(Word, [Word(text=f"{key * 7919 % 10007:05}") for key in range(after)])
+    sizes = sizes_of(words, "pk", 16)
+    assert max(sizes) * 16 / after <= 1.02 or max(sizes) - min(sizes) <= 1
+    assert QuerySetRows(words).split(16).total == after
+
+
+def test_rows_are_counted_by_the_walk() -> None:
+    """No statement counts more rows than the walk's last step has, or reads the least and the greatest key."""
+    filled(Row, [Row(pk=key * key, number=key % 2) for key in range(90)])
+    for rows in (Row.objects.all(), Row.objects.filter(number=0)):
+        with CaptureQueriesContext(connection) as queries:
+            split = QuerySetRows(rows).split(40)
+        statements = [each["sql"] for each in queries]
+        assert (len(split.ranges), split.total) == (40, rows.count())
+        assert [sql for sql in statements if "MIN(" in sql or "MAX(" in sql] == []
+        assert all(">=" in sql for sql in statements if "COUNT" in sql)
+
+
+def test_steps_grow_with_the_rows() -> None:
+    filled(Row, [Row(pk=key * key) for key in range(2000)])
+    with CaptureQueriesContext(connection) as queries:
+        QuerySetRows(Row.objects.all()).split(2)
+    assert len([each for each in queries if "RECURSIVE" in each["sql"]]) == 8
+
+
+def test_a_few_statements_find_any_number_of_bounds() -> None:
+    """SQLite looks each up by itself."""
+    filled(Row, [Row(pk=key * key) for key in range(90)])
     with CaptureQueriesContext(connection) as queries:
         assert len(QuerySetRows(Row.objects.all()).split(40).ranges) == 40
-    statements = [each["sql"] for each in queries]
-    assert [sql for sql in statements if "COUNT" in sql and ("MIN" in sql or "MAX" in sql)] == []
-    assert len(statements) == (3 if step == 1 else 6)
+    assert len(queries) == 4 + (1 if connection.vendor == "postgresql" else 39)
 
 
-def test_a_filter_is_read_in_one_scan() -> None:
-    filled(Row, [Row(pk=key, number=key % 2) for key in range(90)])
-    with CaptureQueriesContext(connection) as queries:
-        assert len(QuerySetRows(Row.objects.filter(number=0)).split(1).ranges) == 1
-    assert len([each for each in queries if "COUNT" in each["sql"] and "MIN" in each["sql"]]) == 1
+def test_rows_deleted_while_bounds_are_looked_up_put_no_row_in_two_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = filled(Row, [Row(pk=key) for key in range(0, 600, 3)])
+
+    def marked_and_deleted(*args: Any) -> Marks:
+        found = marked(*args)
+        Row.objects.filter(pk__range=(20, 400)).exclude(pk__range=(200, 210)).delete()
+        return found
+
+    monkeypatch.setattr(splitting, "marked", marked_and_deleted)
+    source = QuerySetRows(rows)
+    found = [row.pk for each in source.split(16).ranges for row in _all(source, each)]
+    assert found == sorted(rows.values_list("pk", flat=True))

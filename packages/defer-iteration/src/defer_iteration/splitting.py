@@ -1,5 +1,5 @@
-"""Ranges of equal numbers of rows. Values say little about numbers, so rows are counted, except where integers are
-dense."""
+"""Ranges of equal numbers of rows. Values say little about numbers, so rows are counted: by the walk that finds the
+bounds where one statement can walk, else beforehand."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from itertools import pairwise
 from math import ceil, floor
 from typing import Any
 
-from django.db.models import Count, IntegerField, Max, Min, QuerySet
+from django.db import connections
+from django.db.models import QuerySet
 
 from .errors import IterationRefusedError
+from .marks import at_ranks, marked
 from .ordering import Ordering
 from .rows import Split
 from .shard import Key, KeyRange
-from .steps import steps
-
-DENSE = 0.985
-"""Share of the integers between the smallest and the largest that are keys, from which on values are as good as rows:
-a range then has at most 1 / 0.985 = 1.016 times its share."""
+from .steps import RECURSIVE, steps
 
 
 def split(queryset: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
@@ -85,28 +83,16 @@ def _is_multiple(join_field: Any) -> bool:
 
 
 def _split_part(keys: QuerySet[Any], ordering: Ordering, shards: int) -> Split:
-    if ordering.field is None and isinstance(keys.model._meta.pk, IntegerField) and not keys.query.distinct:
-        number, least, most = _extent(keys)
-        if number and number / (most - least + 1) >= DENSE:
-            return Split(ranges=_split_values(least, most, min(shards, number)), total=number)
-    else:
+    if ordering.field is not None or connections[keys.db].vendor not in RECURSIVE:
         number = keys.count()
-    return Split(ranges=_split_rows(keys, ordering, number, shards), total=number)
-
-
-def _extent(keys: QuerySet[Any]) -> tuple[int, int, int]:
-    """How many integer keys there are, the least and the greatest. Where nothing is filtered, an index knows the last
-    two, and rows are counted faster alone; else one scan finds all three."""
-    if keys.query.where:
-        return tuple(keys.aggregate(n=Count("pk"), least=Min("pk"), most=Max("pk")).values())
-    ends = [keys.order_by(order).first() for order in ("pk", "-pk")]
-    return keys.count(), *(key[0] if key else 0 for key in ends)
-
-
-def _split_values(least: int, most: int, shards: int) -> list[KeyRange]:
-    width = most - least + 1
-    bounds: list[Key] = [(least + width * index // shards,) for index in range(1, shards)]
-    return _ranges(bounds, (most,))
+        return Split(ranges=_split_rows(keys, ordering, number, shards), total=number)
+    marks, last = marked(keys, ordering, shards), _last(keys, ordering, nulls=False)
+    if last is None or not marks.keys:
+        return Split(ranges=[], total=0)
+    number = marks.ranks[-1] + keys.filter(ordering.at_least(marks.keys[-1])).count()
+    shards = min(shards, number)
+    ranks = (number * index // shards for index in range(1, shards))
+    return Split(ranges=_ranges(at_ranks(keys, ordering, marks, last, ranks), last), total=number)
 
 
 def _split_rows(
