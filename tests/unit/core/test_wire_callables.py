@@ -49,6 +49,8 @@ class Base:
     def __call__(self, *args: Any) -> None:
         calls.append(("called", self.name, args))
 
+    partial = functools.partialmethod(method, 1)
+
 
 class Sub(Base):
     class Inner:
@@ -98,6 +100,7 @@ class AsyncCall:
         (WithCall("c"), (1,), ("called", "c", (1,))),
         (functools.partial(note, 1, key=2), (3,), ((1, 3), {"key": 2})),
         (functools.partial(functools.partial(Base("p").method, 1), 2), (3,), ("p", (1, 2, 3))),
+        (Base("p").partial, (2,), ("p", (1, 2))),
     ],
 )
 def test_callables_travel_and_run(func: Any, args: tuple[Any, ...], expected: Any) -> None:
@@ -142,6 +145,7 @@ def test_built_ins_and_their_methods_travel(func: Any) -> None:
         (AsyncCall(), "coroutine"),
         (functools.partial(AsyncCall()), "coroutine"),
         (functools.partial(lambda: None), "lambda"),
+        (functools.update_wrapper(functools.partial(note), note), "attributes.*top of a module"),
         ("text", "not callable"),
         (None, "not callable"),
     ],

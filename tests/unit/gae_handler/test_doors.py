@@ -65,6 +65,11 @@ def test_a_door_that_is_not_there_is_said_at_start_up(spec: object) -> None:
         names()
 
 
+def test_options_of_a_door_that_is_not_there_are_said_at_start_up() -> None:
+    with in_memory(doors=["local"], door_options={"odic": {}}), pytest.raises(ConfigError, match=r"'odic'.*'oidc'\?"):
+        names()
+
+
 @pytest.mark.parametrize("door", ["cloud-run-iam", "loopback"])
 def test_a_door_that_needs_signatures_needs_keys(door: str) -> None:
     with in_memory(doors=[door]), pytest.raises(ConfigError, match="keys"):

@@ -56,8 +56,12 @@ def to_ref(func: Callable[..., Any], config: Config) -> Ref:
 
 
 def _ref_of_partial(func: functools.partial[Any], config: Config) -> Ref:
-    if func.__dict__:
-        raise CallableError(f"{func!r} cannot be deferred: a partial with attributes ({', '.join(func.__dict__)}).")
+    attributes = [name for name in func.__dict__ if name != "__self__"]  # which a partialmethod sets
+    if attributes:
+        raise CallableError(
+            f"{func!r} cannot be deferred: it is a partial with attributes ({', '.join(attributes)}), which would not "
+            "travel. Make a function of it at the top of a module."
+        )
     return ["partial", to_ref(func.func, config), list(func.args), dict(func.keywords)]
 
 

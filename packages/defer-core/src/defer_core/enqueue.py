@@ -79,7 +79,10 @@ def store_for(wanted: TaskOptions, config: Config) -> TaskStore | None:
     alias = wanted.using
     stores = [each.using(alias) for each in config.stores if alias is None or each.has_alias(alias)]
     if alias is not None and not stores:
-        raise ConfigError(f"_using is {alias!r}, and no configured store has that alias.")
+        raise ConfigError(
+            f"_using is {alias!r}, and no configured store has that alias: give that of a database with our table, or "
+            "leave it out."
+        )
     return next((store for store in stores if store.in_transaction()), stores[0] if stores else None)
 
 

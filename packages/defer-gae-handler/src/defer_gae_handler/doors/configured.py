@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from defer_core.config import Config, build
+from defer_core.config import Config, build, nearest
 from defer_core.errors import ConfigError
 
 from .appengine import on_app_engine
@@ -34,8 +34,18 @@ def configured_doors(config: Config) -> tuple[Door, ...]:
     global _last
     platform = os.environ.get("GAE_ENV")
     if _last is None or _last[0] is not config or _last[1] != platform:
-        _last = (config, platform, tuple(_made(spec, config) for spec in _specs(config)))
+        specs = _specs(config)
+        _check_options(config, specs)
+        _last = (config, platform, tuple(_made(spec, config) for spec in specs))
     return _last[2]
+
+
+def _check_options(config: Config, specs: list[str | Door]) -> None:
+    """Raises ConfigError for options of a door that is not there."""
+    known = {*DOORS, *(spec for spec in specs if isinstance(spec, str))}
+    for name in config.door_options:
+        if name not in known:
+            raise ConfigError(f"door_options has {name!r}, which is no door{nearest(name, known)}.")
 
 
 def required_doors(config: Config) -> tuple[Door, ...]:
