@@ -19,10 +19,10 @@ from .ordering import Ordering
 from .shard import Key
 from .steps import look_up, steps
 
-FIRST = 256
+FIRST = 512
 """Rows of the walk's first steps."""
-A_SHARD = 3
-"""How many steps a shard there are of each length: the longest are then a third of a shard, or less."""
+A_SHARD = 4
+"""How many steps a shard there are of each length: the longest are about a quarter of a shard then, or less."""
 
 
 @dataclass(frozen=True, kw_only=True)
