@@ -114,7 +114,7 @@ def filled(name: str, size: int, key: str) -> Any:
     numbers = f"WITH RECURSIVE n(i) AS (SELECT CAST(0 AS bigint) UNION ALL SELECT i + 1 FROM n WHERE i < {size - 1})"
     numbers = f"{numbers} SELECT {', '.join(columns.values())} FROM n"
     with connection.cursor() as cursor:
-        cursor.execute(f"DELETE FROM {table}")
+        cursor.execute(f"DELETE FROM {table}" if connection.vendor == "sqlite" else f"TRUNCATE {table}")  # as new
         cursor.execute(f"INSERT INTO {table} ({names}) {numbers}")
         cursor.execute("ANALYZE" if connection.vendor == "sqlite" else f"VACUUM ANALYZE {table}")
     return model.objects.all()
