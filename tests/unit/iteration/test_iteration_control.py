@@ -148,13 +148,16 @@ def test_a_query_of_another_patch_release_runs_with_a_warning(
     assert f"{release}.99" in caplog.text
 
 
-def test_ranges_that_are_none_hold_the_iteration(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("given", [[5], 5, None])
+def test_ranges_that_are_none_hold_the_iteration(
+    queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, given: Any
+) -> None:
     rows(3)
     handle = walk(Row.objects.all(), iterations.callback, iterations.finalize, key_ranges_getter=iterations.whole_range)
-    monkeypatch.setattr(iterations, "RANGES", [5])
+    monkeypatch.setattr(iterations, "RANGES", given)
     drain(queue)
     assert (handle.progress().state, iterations.seen) == (IterationState.HELD, [])
-    assert "5" in handle.progress().reason
+    assert "key_ranges_getter gave " in handle.progress().reason
     monkeypatch.undo()
     assert handle.resume()
     drain(queue)

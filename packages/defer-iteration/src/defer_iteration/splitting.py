@@ -3,7 +3,7 @@ bounds where one statement can walk, else beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from math import ceil, floor
 from typing import Any
@@ -43,7 +43,10 @@ def split_by(getter: Callable[[Any, int], Any], queryset: QuerySet[Any], orderin
 
 def ranges_by(getter: Callable[[Any, int], Any], queryset: QuerySet[Any], shards: int) -> list[KeyRange]:
     """The ranges that `key_ranges_getter` gives. Raises IterationRefusedError."""
-    return [_as_range(pair) for pair in getter(queryset, shards)]
+    pairs = getter(queryset, shards)
+    if not isinstance(pairs, Iterable):
+        raise IterationRefusedError(f"key_ranges_getter gave {pairs!r}, which is no list of (start, end) pairs.")
+    return [_as_range(pair) for pair in pairs]
 
 
 def _as_range(pair: Any) -> KeyRange:
