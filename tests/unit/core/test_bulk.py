@@ -86,6 +86,28 @@ def test_a_call_is_a_tuple_a_mapping_or_a_call(queue: MemoryTransport, store: Co
     assert store.puts == 0
 
 
+def plain(key: Any = None) -> None:
+    """Takes no other keyword."""
+
+
+@pytest.mark.parametrize(
+    ("func", "bad", "said"),
+    [
+        (note, {1: 2}, "1 is no keyword"),
+        (note, Call((), {"_countdown": 5}), "'_countdown' is an option"),
+        (plain, {"_countdown": 5}, "'_countdown' is an option"),
+        (plain, {"_own": 5}, "no option '_own'"),
+    ],
+)
+def test_keywords_that_a_call_cannot_have_refuse_all(
+    queue: MemoryTransport, store: Counting, func: Any, bad: Any, said: str
+) -> None:
+    with pytest.raises(OptionError, match=said) as caught:
+        defer_many(func, [{"key": 1}, bad])
+    assert "call 1" in "".join(caught.value.__notes__)
+    assert (store.puts, queue.queued()) == (0, [])
+
+
 def test_options_are_checked(queue: MemoryTransport) -> None:
     with pytest.raises(OptionError, match="extra"):
         defer_many(note, [(1,)], extra=1)

@@ -87,6 +87,7 @@ def _seal_all(
     for index, each in enumerate(calls):
         call = _as_call(each, index)
         try:
+            options.check_keywords(func, call.kwargs)
             records.append(seal(Task(func=func, args=call.args, kwargs=call.kwargs, options=wanted), store, config))
         except Exception as error:
             error.add_note(f"This is call {index} of defer_many(); nothing was deferred.")

@@ -63,13 +63,28 @@ def _remembered(**given: Any) -> TaskOptions:
 
 
 def _check_taken(func: Callable[..., Any], key: str) -> None:
-    try:
-        parameters = inspect.signature(func).parameters
-    except (TypeError, ValueError):
-        parameters = {}  # type: ignore[assignment]
+    parameters = _parameters(func)
     takes = key in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     if not takes:
         raise OptionError(f"defer() has no option {key!r}{nearest(key, set(NAMES))}, and {func!r} does not take it.")
+
+
+def _parameters(func: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(func).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def check_keywords(func: Callable[..., Any], keywords: Mapping[Any, Any]) -> None:
+    """Raises OptionError for what is no keyword of a call: no string, an option, or underscored and not taken."""
+    for key in keywords:
+        if not isinstance(key, str):
+            raise OptionError(f"{key!r} is no keyword: the keys of a call's mapping are the names of arguments.")
+        if key in NAMES and key not in _parameters(func):
+            raise OptionError(f"{key!r} is an option, which one call cannot have: give it to defer_many(), for all.")
+        if key.startswith("_"):
+            _check_taken(func, key)
 
 
 def parse(given: Mapping[str, Any], config: Config) -> TaskOptions:
