@@ -189,6 +189,13 @@ def test_what_is_not_supported_says_so(client: tasks_v2.CloudTasksClient) -> Non
         tasks_v2.Task(http_request={"url": "http://x/"}, dispatch_deadline=duration_pb2.Duration(seconds=1801)),
         tasks_v2.Task(app_engine_http_request={}, dispatch_deadline=duration_pb2.Duration(seconds=86416)),
         tasks_v2.Task(app_engine_http_request={}, schedule_time=timestamp_pb2.Timestamp(seconds=9_000_000_000)),
+        tasks_v2.Task.deserialize(b"\x12\x00\x22\x0b\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"),  # ages ago
+        tasks_v2.Task.deserialize(b"\x12\x02\x08\x4d"),  # HTTP method 77
+        tasks_v2.Task(http_request={"url": "http://x/"}, retry_config={"max_attempts": -2}),
+        tasks_v2.Task(http_request={"url": "http://x/"}, retry_config={"max_doublings": -1}),
+        tasks_v2.Task(
+            http_request={"url": "http://x/"}, retry_config={"min_backoff": duration_pb2.Duration(seconds=-1)}
+        ),
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused(client: tasks_v2.CloudTasksClient, task: tasks_v2.Task) -> None:
@@ -371,8 +378,9 @@ def test_tasks_come_in_pages(client: tasks_v2.CloudTasksClient) -> None:
     names = [client.create_task(parent=QUEUE, task=app_engine(f"t-{number}")).name for number in range(7)]
     pages = list(client.list_tasks(request={"parent": QUEUE, "page_size": 3}).pages)
     assert [[task.name for task in page.tasks] for page in pages] == [names[:3], names[3:6], names[6:]]
-    with pytest.raises(exceptions.InvalidArgument):
-        client.list_tasks(request={"parent": QUEUE, "page_token": "nonsense"})
+    for token in ("nonsense", "9" * 30, "9" * 5000, "\u0663"):
+        with pytest.raises(exceptions.InvalidArgument, match="page token"):
+            client.list_tasks(request={"parent": QUEUE, "page_token": token})
 
 
 def test_a_batch_succeeds_in_part_and_names_its_failures(client: tasks_v2.CloudTasksClient) -> None:
@@ -419,6 +427,39 @@ def test_a_queue_is_updated_as_far_as_the_mask_says(client: tasks_v2.CloudTasksC
     assert made == client.get_queue(name=made.name)
     with pytest.raises(exceptions.InvalidArgument):
         client.update_queue(queue=wanted, update_mask=field_mask_pb2.FieldMask(paths=["state"]))
+
+
+@pytest.mark.parametrize(
+    "path", ["state", "nonsense", "rate_limits.nonsense", "rate_limits.max_burst_size.nonsense", "purge_time"]
+)
+def test_a_mask_names_fields_that_can_be_set(client: tasks_v2.CloudTasksClient, path: str) -> None:
+    mask = field_mask_pb2.FieldMask(paths=[path])
+    with pytest.raises(exceptions.InvalidArgument, match=path):
+        client.update_queue(queue=tasks_v2.Queue(name=QUEUE), update_mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rate_limits.max_dispatches_per_second", -1.0),
+        ("rate_limits.max_dispatches_per_second", 501.0),
+        ("rate_limits.max_dispatches_per_second", float("nan")),
+        ("rate_limits.max_dispatches_per_second", float("inf")),
+        ("rate_limits.max_concurrent_dispatches", -1),
+        ("rate_limits.max_concurrent_dispatches", 5001),
+        ("retry_config.max_attempts", -2),
+        ("retry_config.max_doublings", -1),
+        ("retry_config.max_backoff", duration_pb2.Duration(seconds=-1)),
+    ],
+)
+def test_a_queue_whose_limits_make_no_sense_is_refused(
+    client: tasks_v2.CloudTasksClient, field: str, value: Any
+) -> None:
+    part, _, name = field.partition(".")
+    for queue in (QUEUE, f"{PARENT}/queues/new"):
+        with pytest.raises(exceptions.InvalidArgument, match=name):
+            client.update_queue(queue=tasks_v2.Queue(name=queue, **{part: {name: value}}))
+    assert client.get_queue(name=QUEUE).rate_limits.max_concurrent_dispatches == 1000
 
 
 def test_queues_are_listed_in_pages_of_their_location(client: tasks_v2.CloudTasksClient) -> None:

@@ -26,6 +26,8 @@ POST: int = tasks_v2.HttpMethod.POST
 
 SIZE_LIMIT = 1_048_569
 """Bytes of the serialised task as stored: name, times and request."""
+EARLIEST = -62_135_596_800.0
+"""The first second that a Timestamp can tell, of the year 1."""
 DEADLINES = {"http_request": (15.0, 1800.0), "app_engine_http_request": (15.0, 86415.0)}
 """Seconds, least and most, that one attempt may be given."""
 CODES = {
@@ -60,6 +62,7 @@ def stored(given: Message, queue: str, now: float) -> Message:
     _complete_request(getattr(task, kind), kind, queue)
     task.create_time.FromSeconds(int(now))
     _complete_times(task, kind, now)
+    check_retry(task.retry_config)
     if task.ByteSize() > SIZE_LIMIT:
         raise invalid("Task size too large")
     return task
@@ -128,6 +131,16 @@ def retry_options(config: Message) -> RetryOptions:
     )
 
 
+def check_retry(config: Message) -> None:
+    """Raises ApiError for a RetryConfig that makes no sense."""
+    for name, least in (("max_attempts", -1), ("max_doublings", 0)):
+        if getattr(config, name) < least:
+            raise invalid(f"RetryConfig.{name} must be at least {least}.")
+    for name in ("max_retry_duration", "min_backoff", "max_backoff"):
+        if seconds(getattr(config, name)) < 0:
+            raise invalid(f"RetryConfig.{name} must not be negative.")
+
+
 def time_of(timestamp: Message) -> float:
     """Seconds since the epoch."""
     return float(timestamp.seconds) + float(timestamp.nanos) / 1e9
@@ -160,7 +173,9 @@ def _name(given: str, queue: str) -> str:
 
 def _complete_request(request: Message, kind: str, queue: str) -> None:
     request.http_method = request.http_method or POST
-    if request.body and METHODS.get(request.http_method) not in ("POST", "PUT", "PATCH"):
+    if request.http_method not in METHODS:
+        raise invalid(f"There is no HTTP method {request.http_method}.")
+    if request.body and METHODS[request.http_method] not in ("POST", "PUT", "PATCH"):
         raise invalid("A task with a body must have the HTTP method POST, PUT or PATCH.")
     if kind == "http_request":
         _check_http(request)
@@ -199,6 +214,8 @@ def _complete_app_engine(request: Message, queue: str) -> None:
 def _complete_times(task: Message, kind: str, now: float) -> None:
     if not task.HasField("schedule_time"):
         set_time(task.schedule_time, now)
+    if time_of(task.schedule_time) < EARLIEST:
+        raise invalid("The task's schedule_time is before the year 1.")
     if time_of(task.schedule_time) > now + MAX_ETA:
         raise invalid("The task's schedule_time is more than 30 days in the future.")
     if task.HasField("dispatch_deadline"):

@@ -30,6 +30,7 @@ def page_of(request: Message, most: int) -> Page:
     """What a request's `page_size` and `page_token` say. Raises ApiError."""
     if request.page_size < 0:
         raise invalid("The page size must not be negative.")
-    if request.page_token and not request.page_token.isdecimal():
+    token = request.page_token
+    if token and not (len(token) < 19 and token.isascii() and token.isdigit()):  # what SQLite takes for a number
         raise invalid("The page token is invalid.")
-    return Page(size=min(request.page_size or most, most), after=int(request.page_token or 0))
+    return Page(size=min(request.page_size or most, most), after=int(token or 0))

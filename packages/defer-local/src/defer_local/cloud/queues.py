@@ -9,14 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 from google.cloud import tasks_v2
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2, field_mask_pb2
 
 from defer_core import clock
 from defer_core.sqlite_file import Connection
 
 from ..queue import DurableQueue
 from .answers import invalid, no_such_queue, not_found, queue_existed, queue_exists, unimplemented
-from .messages import Message, retry_options, set_time
+from .messages import Message, check_retry, retry_options, set_time
 from .names import check_parent, check_queue, location_of
 from .pages import page_of
 
@@ -25,6 +25,8 @@ ListQueuesResponse: Any = tasks_v2.ListQueuesResponse.pb()
 STATES = tasks_v2.Queue.State
 NAME_RETENTION = 7 * 86400.0
 """Seconds for which the name of a deleted queue is refused."""
+MOST = {"max_dispatches_per_second": 500, "max_concurrent_dispatches": 5000}
+"""What the service grants a queue at most."""
 SETTABLE = ("app_engine_routing_override", "http_target", "rate_limits", "retry_config", "stackdriver_logging_config")
 _SAVE = """INSERT INTO queues (name, state, proto, retry, max_running, rate, burst, tokens, refilled)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET deleted = NULL, state = excluded.state,
@@ -131,8 +133,9 @@ def _check_free(connection: Connection, name: str) -> None:
 
 def _merge(request: Message, into: Message) -> None:
     """Take over what the mask names (the name too, which is the same); without a mask all that can be set."""
-    for path in request.update_mask.paths or SETTABLE:
-        if path != "name" and path.partition(".")[0] not in SETTABLE:
+    for path in request.update_mask.paths:
+        known = field_mask_pb2.FieldMask(paths=[path]).IsValidForDescriptor(Queue.DESCRIPTOR)
+        if not known or path.partition(".")[0] not in ("name", *SETTABLE):
             raise invalid(f"The field {path!r} of a queue cannot be updated.")
     if request.update_mask.paths:
         request.update_mask.MergeMessage(request.queue, into, replace_message_field=True)
@@ -149,6 +152,7 @@ def _completed(given: Message, state: int = STATES.RUNNING) -> Message:
         raise unimplemented("http_target of queues")
     if given.HasField("app_engine_routing_override"):
         raise unimplemented("app_engine_routing_override of queues: every App Engine task goes to one server")
+    _check_limits(given)
     queue = Queue()
     queue.CopyFrom(given)
     queue.state = state
@@ -163,6 +167,13 @@ def _completed(given: Message, state: int = STATES.RUNNING) -> Message:
     if not retry.HasField("max_backoff"):
         retry.max_backoff.FromSeconds(3600)
     return queue
+
+
+def _check_limits(given: Message) -> None:
+    for name, most in MOST.items():
+        if not 0 <= getattr(given.rate_limits, name) <= most:
+            raise invalid(f"RateLimits.{name} must be between 0 and {most}.")
+    check_retry(given.retry_config)
 
 
 def _save(connection: Connection, queue: Message) -> Message:
