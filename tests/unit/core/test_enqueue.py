@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from defer_core import adefer, config, defer
+from defer_core import adefer, config, defer, defer_many
 from defer_core.envelope import decode
 from defer_core.errors import (
     AmbiguousSendError,
@@ -215,6 +215,35 @@ def test_nothing_raises_after_a_commit_and_nothing_is_lost(store: MemoryStore, e
         handle = defer(note)
     assert not handle.was_enqueued
     assert store.records[handle.record_id or ""].state is State.PENDING
+
+
+class Failing(MemoryStore):
+    """Fails in what follows a send."""
+
+    def mark(self, record_id: str, **changes: Any) -> bool:
+        raise OSError("the database has gone")
+
+    def delete(self, record_ids: Any, **lease: Any) -> int:
+        raise OSError("the database has gone")
+
+
+@pytest.mark.parametrize("error", [TransportUnavailableError("down"), AmbiguousSendError("no answer")])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_store_that_fails_after_the_send_leaves_the_task_to_the_sweep(error: Exception, many: bool) -> None:
+    store = Failing()
+    with in_memory(store=store, transport=Faulty(error, error)):
+        handle = defer_many(note, [(1,)])[0] if many else defer(note, 1)
+        with store.transaction():
+            later = defer_many(note, [(1,)])[0] if many else defer(note, 2)
+    assert [handle.status, later.status] == [Status.WAITS_FOR_SWEEP] * 2
+    assert {record.state for record in store.records.values()} == {State.PENDING} and len(store.records) == 2
+
+
+def test_what_the_queue_refuses_is_told_though_the_store_fails_too() -> None:
+    with in_memory(store=Failing(), transport=Faulty(QueueNotFoundError("no queue"))):
+        with pytest.raises(QueueNotFoundError) as caught:
+            defer(note, 1)
+        assert "the sweep" in "".join(caught.value.__notes__)
 
 
 def test_a_name_that_is_taken_raises_outside_a_transaction(queue: MemoryTransport, store: MemoryStore) -> None:

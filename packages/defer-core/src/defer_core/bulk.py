@@ -167,4 +167,7 @@ def _send_after_commit(records: list[TaskRecord], store: TaskStore, config: Conf
             tried = sending.tried(record, answer, store, config)
             sending.settle_after_commit(tried, store, config, handle)
     except Exception:
+        for handle in handles:
+            if handle.status is Status.WAITS_FOR_COMMIT:
+                handle.status = Status.WAITS_FOR_SWEEP
         sending.log.exception("%d tasks could not be sent after their commit: the sweep will.", len(records))

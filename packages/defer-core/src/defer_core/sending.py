@@ -77,20 +77,37 @@ def settle_now(this: Try, store: TaskStore, config: Config, handle: TaskHandle, 
     """Outside a transaction. Raises the TransportError where the queue refuses, with the record removed."""
     error = this.error
     if isinstance(error, TransportUnavailableError | AmbiguousSendError):
-        postpone(this.record, store, config, error)
         handle.status = Status.WAITS_FOR_SWEEP
+        _postpone_if_it_can_be(this.record, store, config, error)
     elif error is not None and (named or not isinstance(error, TaskAlreadyExistsError)):
-        store.delete([this.record.id])
+        _withdraw(this.record, store, error)
         raise error
     else:
         was_sent(this.record, store, handle)
 
 
+def _postpone_if_it_can_be(
+    record: TaskRecord, store: TaskStore, config: Config, error: TransportUnavailableError | AmbiguousSendError
+) -> None:
+    """Its record is stored, and pending, whether or not that can be noted: the caller must not defer it again."""
+    try:
+        postpone(record, store, config, error)
+    except Exception:
+        log.exception("That task %s (%s) was not sent could not be noted.", record.id, record.label)
+
+
+def _withdraw(record: TaskRecord, store: TaskStore, error: TransportError) -> None:
+    try:
+        store.delete([record.id])
+    except Exception as failure:
+        error.add_note(f"Its record {record.id} could not be deleted, and the sweep will send it again: {failure!r}")
+
+
 def settle_after_commit(this: Try, store: TaskStore, config: Config, handle: TaskHandle) -> None:
     """After a commit nothing is lost and nothing raised: what failed is the sweep's."""
     if this.error is not None and not isinstance(this.error, TaskAlreadyExistsError):
-        postpone(this.record, store, config, this.error)
         handle.status = Status.WAITS_FOR_SWEEP
+        postpone(this.record, store, config, this.error)
         return
     if this.error is not None:
         log.info("Task %s (%s) is in the queue already.", this.record.routing.name, this.record.label)
@@ -102,6 +119,7 @@ def send_after_commit(record: TaskRecord, store: TaskStore, config: Config, hand
     try:
         settle_after_commit(send(record, store, config), store, config, handle)
     except Exception:
+        handle.status = Status.WAITS_FOR_SWEEP
         log.exception("Task %s (%s) could not be sent after its commit: the sweep will.", record.id, record.label)
 
 
