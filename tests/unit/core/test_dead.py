@@ -130,6 +130,31 @@ def test_an_expiry_that_read_before_a_rerun_deletes_nothing(queue: MemoryTranspo
     assert store.delete([letter_id], lease=stale.lease) == 0
 
 
+def test_one_letter_that_does_not_verify_does_not_hold_up_the_others(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with in_memory(store=store, keys=["key"]) as queue:
+        for number in range(6):
+            a_dead_letter(store, number)
+        letter_ids = {letter.id for letter in store.list(State.DEAD)}
+        assert execute(b"no task", Delivery(retry_count=0, started=0)) is Outcome.PERMANENT
+        assert main(["dead", "rerun", "all"]) == 1
+        told = capsys.readouterr()
+        assert {line.partition(":")[0] for line in told.out.splitlines()} == letter_ids and len(queue.queued()) == 6
+        assert store.list(State.DEAD)[0].id in told.err and "no envelope" in told.err
+
+
+def test_the_list_is_read_by_the_page_and_one_letter_alone(
+    queue: MemoryTransport, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter_id, reads = a_dead_letter(store), []
+    monkeypatch.setattr(store, "get", lambda *args: reads.append("get"))
+    assert main(["dead", "list"]) == 0 and reads == []
+    monkeypatch.undo()
+    monkeypatch.setattr(store, "list", lambda *args, **kwargs: reads.append("list"))
+    assert main(["dead", "show", letter_id]) == 0 and reads == []
+
+
 def test_the_commands(queue: MemoryTransport, store: MemoryStore, capsys: pytest.CaptureFixture[str]) -> None:
     letter_id = a_dead_letter(store)
     assert main(["dead", "list"]) == 0

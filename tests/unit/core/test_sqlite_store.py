@@ -68,6 +68,12 @@ def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:
         SQLiteTaskStore(file=tmp_path / "file" / "store.sqlite3").count(State.PENDING)
 
 
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("milk, bread, butter\n" * 100)
+    with pytest.raises(ConfigError, match=r"notes\.txt cannot be opened: file is not a database. Give another"):
+        SQLiteTaskStore(file=tmp_path / "notes.txt").count(State.DEAD)
+
+
 def test_a_savepoint_takes_its_records_and_hooks_with_it(store: SQLiteTaskStore) -> None:
     called: list[str] = []
     outer, inner, kept = a_record(), a_record(), a_record()

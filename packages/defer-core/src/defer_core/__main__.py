@@ -67,16 +67,28 @@ def run_sweep(budget: float | None, say: Callable[[str], object] = print) -> int
 
 
 def run_dead(arguments: argparse.Namespace, stores: Sequence[TaskStore], say: Callable[[str], object] = print) -> int:
-    """List, show, re-run or drop dead letters. Raises KeyError for an id that is not given or not there."""
-    every = [(record.id, store) for store in stores for record in dead.dead_letters(store)]
+    """List, show, re-run or drop dead letters. Raises KeyError for an id that is not given or not there, and
+    DeferError for those that cannot be re-run, once the others have been."""
+    every = ((record, store) for store in stores for record in dead.dead_letters(store))
     if arguments.action == "list":
-        for record_id, store in every:
-            say(_line(dead.find(record_id, store)))
+        for record, _ in every:
+            say(_line(record))
         return 0
     if not arguments.ids:
         raise KeyError(f"dead {arguments.action} needs the ids of dead letters, or `all`.")
-    for record_id, store in every if arguments.ids == ["all"] else [_located(each, stores) for each in arguments.ids]:
-        _act(arguments.action, record_id, store, say)
+    chosen = (
+        [(record.id, store) for record, store in every]
+        if arguments.ids == ["all"]
+        else [_located(each, stores) for each in arguments.ids]
+    )
+    failures = []
+    for record_id, store in chosen:
+        try:
+            _act(arguments.action, record_id, store, say)
+        except (DeferError, KeyError) as error:
+            failures.append(f"{record_id}: {error.args[0]}")
+    if failures:
+        raise DeferError("\n".join(failures))
     return 0
 
 

@@ -67,13 +67,21 @@ class SQLiteFile:
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, factory=Connection
             )
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"The file {self.path} cannot be opened: {error}. Give another `file`.") from error
+            raise self._unusable(error) from error
         connection.row_factory = sqlite3.Row
-        _use_wal(connection)
+        try:
+            _use_wal(connection)
+        except sqlite3.OperationalError:  # it is locked: that passes
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(error) from error
         # a commit is on the disk when it returns: a task that was taken outlives a power cut
         connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(self._schema)
         return connection
+
+    def _unusable(self, error: Exception) -> ConfigError:
+        return ConfigError(f"The file {self.path} cannot be opened: {error}. Give another `file`.")
 
 
 def _create(path: Path) -> None:
