@@ -7,6 +7,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ from defer_core import (
     envelope,
     execute,
     frame,
+    legacy,
 )
 from defer_core.record import State
 from defer_core.testing import MemoryStore, MemoryTransport, in_memory
@@ -323,6 +325,32 @@ def test_what_no_project_means_is_refused_in_legacy_pickles_too(store: MemorySto
     assert calls == [] and all("system may not be" in each.last_error for each in dead(store))
     with in_memory(store=store, accept_legacy_pickles=True, forbidden_callables=[]):
         assert execute(pickle.dumps((note, (os.system,), {}), 2), DELIVERY) is Outcome.DONE
+
+
+class Shop:
+    def note(self, *args: Any) -> None:
+        note(*args)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        (note, (7,), {}),
+        (partial(note, 7), (), {}),
+        (Shop().note, (7,), {}),
+        (legacy.invoke_member, (Shop(), "note", 7), {}),
+    ],
+    ids=["function", "partial", "method", "member"],
+)
+def test_an_allow_list_holds_for_what_legacy_pickles_call(store: MemoryStore, call: Any) -> None:
+    body = pickle.dumps(call)
+    with in_memory(store=store, accept_legacy_pickles=True, callables=["shop.*"]):
+        assert execute(body, DELIVERY) is Outcome.PERMANENT
+    [letter] = dead(store)
+    assert calls == [] and "not among the configured `callables`" in letter.last_error
+    with in_memory(store=store, accept_legacy_pickles=True, callables=[f"{__name__}.*"]):
+        assert execute(body, DELIVERY) is Outcome.DONE
+    assert calls[0][0] == (7,)
 
 
 def test_a_permanent_failure_of_a_legacy_task_is_kept_as_it_came(store: MemoryStore) -> None:

@@ -6,12 +6,16 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from .callables import label
 from .errors import CallableNotFoundError, DecodeError, DeferError, PermanentTaskFailure
 from .pickling import Unpickler
 from .policy import Policy
 
 GOOGLE = "google.appengine.ext.deferred.deferred"
 """The module of Google's `deferred` whose functions its bodies name."""
+
+LIBRARIES = ("defer_core.", "defer_djangae.", "djangae.", "google.appengine.ext.deferred.")
+"""What the modules of the functions begin with that bodies of older libraries call, for others."""
 
 
 def load(body: bytes, policy: Policy) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -26,7 +30,18 @@ def load(body: bytes, policy: Policy) -> tuple[Callable[..., Any], tuple[Any, ..
         raise DecodeError(f"The legacy task cannot be unpickled: {error!r}") from error
     if not callable(func):
         raise DecodeError(f"The legacy task names {func!r}, which cannot be called.")
+    _check(func, tuple(args), policy)
     return func, tuple(args), dict(kwargs)
+
+
+def _check(func: Callable[..., Any], args: tuple[Any, ...], policy: Policy) -> None:
+    """An allow-list holds for what is called; the libraries' own functions pass, and what `invoke_member` calls does
+    not."""
+    name = label(func)
+    if not name.startswith(LIBRARIES):
+        policy.check(name)
+    elif name.endswith(":invoke_member") and len(args) > 1:
+        policy.check(f"{type(args[0]).__module__}:{type(args[0]).__qualname__}.{args[1]}")
 
 
 class _Unpickler(Unpickler):
