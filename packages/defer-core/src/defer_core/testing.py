@@ -9,7 +9,7 @@ from typing import Any
 
 from .config import configured, current
 from .delivery import Delivery
-from .errors import ConfigError, SingularTaskFailure
+from .errors import ConfigError, OptionError, SingularTaskFailure
 from .execute import Outcome, execute
 from .stores.memory import MemoryStore
 from .transports.memory import MemoryTransport, QueuedTask
@@ -61,6 +61,8 @@ def drain(
     A task is tried `max_attempts` times; then its exception is raised, or (`on_error="ignore"`) the task is dropped, or
     `on_error(task, exception)` decides. Raises RuntimeError where tasks keep coming beyond `max_tasks`.
     """
+    if on_error not in ("raise", "ignore") and not callable(on_error):
+        raise OptionError(f"on_error is {on_error!r}: it must be 'raise', 'ignore' or a function.")
     if transport is None:
         found = current().the_transport
         if not isinstance(found, MemoryTransport):
@@ -96,8 +98,11 @@ def _attempt(task: QueuedTask, transport: MemoryTransport, max_attempts: int, on
         if not last:
             return "retried"
         transport.remove(task)
+        failure = SingularTaskFailure(f"The task {task.name} asked {max_attempts} times to be tried again.")
+        if on_error == "raise":
+            raise failure
         if callable(on_error):
-            on_error(task, SingularTaskFailure(f"The task {task.name} asked {max_attempts} times to be tried again."))
+            on_error(task, failure)
         return "gave_up"
     return "done" if outcome is Outcome.DONE else "permanent"
 
