@@ -17,7 +17,7 @@ from defer_core.transports.memory import MemoryTransport
 ALIAS = "races"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgres_alias(postgres: str, django_db_blocker: Any) -> Iterator[str]:
     """The alias of a migrated PostgreSQL."""
     with django_db_blocker.unblock(), aliases.alias(ALIAS, aliases.postgres_database(postgres)) as name:
