@@ -98,6 +98,15 @@ def test_an_unverified_letter_is_rerun_only_if_it_verifies(store: MemoryStore) -
     assert calls == [()]
 
 
+def test_a_letter_whose_key_is_gone_by_now_says_so(store: MemoryStore) -> None:
+    with in_memory(store=store, keys=["old"]):
+        letter = a_dead_letter(store)
+    with in_memory(store=store, keys=["new"]) as queue:
+        with pytest.raises(UnknownKeyError):
+            dead.rerun(letter, store)
+        assert (store.count(State.DEAD), queue.queued()) == (1, [])
+
+
 def test_a_pickle_of_an_older_library_is_rerun_once_those_are_accepted(store: MemoryStore) -> None:
     body = pickle.dumps((flaky, (), {}))
     with in_memory(store=store, keys=["key"]):

@@ -146,6 +146,7 @@ def test_stopping_gives_back_what_still_runs(file: Path, transport: LocalTranspo
 
 
 def test_stopping_waits_for_what_ends_in_time(file: Path, transport: LocalTransport, site: Site) -> None:
+    before = threading.enumerate()
     site.go.clear()
     transport.send(message())
     dispatcher = Dispatcher(file=file, target=site)
@@ -154,6 +155,7 @@ def test_stopping_waits_for_what_ends_in_time(file: Path, transport: LocalTransp
     threading.Timer(0.1, site.go.set).start()
     dispatcher.stop(timeout=30)
     assert transport.queue.tasks() == []
+    assert not [each for each in threading.enumerate() if each.name.startswith("defer-local") and each not in before]
 
 
 def test_two_dispatchers_never_deliver_one_task_twice(file: Path, transport: LocalTransport, site: Site) -> None:

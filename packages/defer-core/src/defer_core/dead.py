@@ -120,10 +120,10 @@ def find(record_id: str, store: TaskStore) -> TaskRecord:
 def rerun(record_id: str, store: TaskStore) -> TaskHandle:
     """Send a dead letter again, under a new name, once a surrounding transaction has committed.
 
-    Raises KeyError, or DecodeError for a body that still does not verify."""
+    Raises KeyError; or DecodeError, SignatureError, UnknownKeyError or UnknownVersionError for a body that does not
+    verify (now)."""
     config, record = current(), find(record_id, store)
-    legacy = config.accept_legacy_pickles and not envelope.is_envelope(record.envelope)
-    if not record.verified and not legacy:
+    if envelope.is_envelope(record.envelope) or not (record.verified or config.accept_legacy_pickles):
         envelope.decode(record.envelope, config.signer)
     token = new_id()
     changes: dict[str, Any] = {

@@ -63,9 +63,13 @@ class Dispatcher:
         # new ones, for a request that outlived the last stop still has the old ones
         self._jobs: queue.SimpleQueue[QueuedTask | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Settled] = queue.SimpleQueue()
-        for number in range(self.concurrency):
-            work = partial(self._work, self._jobs, self._results)
-            threading.Thread(target=work, name=f"defer-local-{number}", daemon=True).start()
+        work = partial(self._work, self._jobs, self._results)
+        self._workers = [
+            threading.Thread(target=work, name=f"defer-local-{number}", daemon=True)
+            for number in range(self.concurrency)
+        ]
+        for worker in self._workers:
+            worker.start()
         self._thread = threading.Thread(target=self._loop, name="defer-local", daemon=True)
         self._thread.start()
 
@@ -78,8 +82,10 @@ class Dispatcher:
         self._stopping.set()
         self._thread.join()
         self._thread = None
-        for _ in range(self.concurrency):
+        for _ in self._workers:
             self._jobs.put(None)
+        for worker in self._workers:  # those of requests that outlive this end by themselves
+            worker.join(max(self._until - time.monotonic(), 0.0))
         self._running.clear()
         self.queue.close()
 
