@@ -131,13 +131,13 @@ def test_defer_dead_says_what_is_wrong() -> None:
 def test_defer_sweep_says_what_it_did_on_every_alias(calls: list[Any]) -> None:
     from dataclasses import replace
 
-    from defer_core.sealing import seal
+    from defer_core.sealing import record_of
     from defer_core.task import Task
 
     store = current().the_store
     assert store is not None
     for alias in ("default", "other"):
-        record = seal(Task(func=tasks.record, args=(alias,)), store, current())
+        record = record_of(Task(func=tasks.record, args=(alias,)), store, current())
         store.using(alias).put([replace(record, due=0.0)])
     said = run("defer_sweep")
     assert "2 sent" in said

@@ -11,11 +11,12 @@ from typing import Any
 
 from . import envelope, options, sending
 from .config import Config, current
-from .enqueue import joins_transaction, leaves_record, put, store_for
+from .enqueue import put
 from .errors import BulkSendError, OptionError, TaskSizeRefusedError, TransportError
 from .handle import Status, TaskHandle
+from .place import Place, leaves_record, place_of
 from .record import TaskRecord
-from .sealing import claimed, seal
+from .sealing import claimed, record_of
 from .stores.base import TaskStore
 from .task import Task, TaskOptions
 
@@ -45,10 +46,10 @@ def defer_many(
         raise OptionError(
             f"defer_many() takes options only, and {sorted(rest)} are none: put arguments into the calls."
         )
-    store = store_for(wanted, config)
     if wanted.routing.name is not None:
         raise OptionError("_name cannot hold for many tasks: leave it out.")
-    return _dispatch(_seal_all(func, calls, wanted, store, config), wanted, store, config)
+    place = place_of(wanted, config)
+    return _dispatch(_seal_all(func, calls, wanted, place.store, config), wanted, place, config)
 
 
 def enqueue_many(tasks: Sequence[Task]) -> list[TaskHandle]:
@@ -59,25 +60,20 @@ def enqueue_many(tasks: Sequence[Task]) -> list[TaskHandle]:
     if not tasks:
         return []
     config, wanted = current(), tasks[0].options
-    store = store_for(wanted, config)
-    return _dispatch([seal(task, store, config) for task in tasks], wanted, store, config)
+    place = place_of(wanted, config)
+    return _dispatch([record_of(task, place.store, config) for task in tasks], wanted, place, config)
 
 
-def _dispatch(
-    records: list[TaskRecord], wanted: TaskOptions, store: TaskStore | None, config: Config
-) -> list[TaskHandle]:
+def _dispatch(records: list[TaskRecord], wanted: TaskOptions, place: Place, config: Config) -> list[TaskHandle]:
     """Write the records that are to be kept, and send all: now, or after the commit of the surrounding transaction."""
-    transactional = joins_transaction(wanted, store, config)
-    kept = [
-        record
-        for record in records
-        if store is not None and leaves_record(wanted, record, store, transactional, config)
-    ]
-    beside = store is not None and store.in_transaction() and not transactional and bool(kept)
-    with store.outside_transaction() if beside and store else nullcontext():
-        if kept and store is not None:
-            put(store, kept)
-        return _send_all(records, kept, store, transactional, config, small=wanted.small)
+    leaves = leaves_record(wanted, place, config)
+    kept = [record for record in records if leaves or record.is_claim]
+    if any(record.is_claim for record in kept):
+        place.check_claim()
+    with place.entered() if kept else nullcontext():
+        if kept and place.store is not None:
+            put(place.store, kept)
+        return _send_all(records, kept, place, config, small=wanted.small)
 
 
 def _seal_all(
@@ -88,7 +84,9 @@ def _seal_all(
         call = _as_call(each, index)
         try:
             options.check_keywords(func, call.kwargs)
-            records.append(seal(Task(func=func, args=call.args, kwargs=call.kwargs, options=wanted), store, config))
+            records.append(
+                record_of(Task(func=func, args=call.args, kwargs=call.kwargs, options=wanted), store, config)
+            )
         except Exception as error:
             error.add_note(f"This is call {index} of defer_many(); nothing was deferred.")
             raise
@@ -107,14 +105,9 @@ def _as_call(given: Any, index: int) -> Call:
 
 
 def _send_all(
-    records: list[TaskRecord],
-    kept: list[TaskRecord],
-    store: TaskStore | None,
-    transactional: bool,
-    config: Config,
-    *,
-    small: bool,
+    records: list[TaskRecord], kept: list[TaskRecord], place: Place, config: Config, *, small: bool
 ) -> list[TaskHandle]:
+    store = place.store
     stored = {record.id for record in kept}
     records = [r if r.id in stored else replace(r, routing=replace(r.routing, name=None)) for r in records]
     messages = [sending.message(record) for record in records]
@@ -122,7 +115,7 @@ def _send_all(
         TaskHandle(routing=m.routing, payload=m.body, record_id=r.id if r.id in stored else None)
         for r, m in zip(records, messages, strict=True)
     ]
-    if transactional and store is not None:
+    if place.transactional and store is not None:
         store.on_commit(partial(_send_after_commit, records, store, config, handles))
         return handles
     failures: dict[int, TransportError] = {}
@@ -132,7 +125,7 @@ def _send_all(
             if record.id in stored and store is not None:
                 tried = sending.tried(record, answer, store, config)
                 sending.settle_now(tried, store, config, handle, named=False)
-            elif isinstance(answer, TaskSizeRefusedError) and not small and store and not store.in_transaction():
+            elif isinstance(answer, TaskSizeRefusedError) and not small and store and not place.inside:
                 _send_claimed(record, store, config, handle)
             elif isinstance(answer, TransportError):
                 raise answer

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from . import envelope, options, sending
+from . import frame, options, sending
 from .config import Config, current
-from .errors import ConfigError, NotInTransactionError, PayloadTooLargeError, TaskSizeRefusedError, TaskTooLargeError
-from .frozen import made
+from .errors import TaskSizeRefusedError, TaskTooLargeError
+from .frozen import changed, made
 from .handle import Status, TaskHandle
+from .place import Place, leaves_record, place_of, store_for
 from .record import State, TaskRecord
-from .sealing import claimed, seal
+from .sealing import inline, recorded, seal
 from .stores.base import TaskStore
-from .task import Task, TaskOptions
+from .task import Routing, Task, TaskOptions
 from .transports.base import Message
 
 
@@ -46,67 +46,55 @@ async def adefer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task
 def enqueue(task: Task) -> TaskHandle:
     """Send a task, or leave it to the commit of the surrounding transaction. Raises what `defer` raises."""
     config = current()
-    store = store_for(task.options, config)
-    if config.the_transport.in_transaction() and task.options.transactional is not False:
-        return _enqueue_natively(task, store, config)
-    transactional = joins_transaction(task.options, store, config)
-    return _enqueue_record(seal(task, store, config), task.options, store, transactional, config)
-
-
-def _enqueue_record(
-    record: TaskRecord, wanted: TaskOptions, store: TaskStore | None, transactional: bool, config: Config
-) -> TaskHandle:
-    if store is None or not leaves_record(wanted, record, store, transactional, config):
+    transport, wanted = config.the_transport, task.options
+    if transport.supports_transactions and wanted.transactional is not False and transport.in_transaction():
+        return _enqueue_natively(task, config)
+    place = place_of(wanted, config)
+    sealed = seal(task, config)
+    wire = inline(sealed, wanted, config)
+    if wire is not None and not leaves_record(wanted, place, config):
         try:
-            return _send_inline(record, wanted, config)
+            return _send_inline(wire, wanted.routing, config)
         except TaskSizeRefusedError as error:
-            larger = _claimed(record, wanted, store, config, error)
-        return _enqueue_record(larger, wanted, store, transactional, config)
+            _check_may_be_claimed(wire, wanted, error)
+            wire = None
+    return _enqueue_record(recorded(task, sealed, wire, place.store, config), wanted, place, config)
+
+
+def _send_inline(wire: bytes, routing: Routing, config: Config) -> TaskHandle:
+    """Send a task that leaves no record; the queue names it, unless the caller did."""
+    message = made(Message, body=frame.wrap(wire), routing=_addressed(routing, config))
+    name = config.the_transport.send(message)
+    return TaskHandle(routing=changed(message.routing, name=name), payload=message.body, status=Status.SENT)
+
+
+def _addressed(routing: Routing, config: Config) -> Routing:
+    return routing if routing.url else changed(routing, url=config.post_url())
+
+
+def _check_may_be_claimed(wire: bytes, wanted: TaskOptions, error: TaskSizeRefusedError) -> None:
+    """For what the service found too large. Raises TaskTooLargeError where it is to stay inline."""
+    if wanted.small:
+        size = len(wire) + frame.OVERHEAD
+        message = f"The queue refused a body of {size} bytes ({error}): leave `_small_task` out."
+        raise TaskTooLargeError(message, size=size) from error
+
+
+def _enqueue_record(record: TaskRecord, wanted: TaskOptions, place: Place, config: Config) -> TaskHandle:
+    """Write a record, and send its task now or after the commit."""
+    store = place.store
+    assert store is not None  # a task that leaves a record has one
+    if record.is_claim:
+        place.check_claim()
     handle = TaskHandle(routing=record.routing, payload=sending.message(record).body, record_id=record.id)
-    with nullcontext() if transactional or not store.in_transaction() else store.outside_transaction():
+    with place.entered():
         put(store, [record])
-        if transactional:
+        if place.transactional:
             store.on_commit(partial(sending.send_after_commit, record, store, config, handle))
         else:
             named = wanted.routing.name is not None
             sending.settle_now(sending.send(record, store, config), store, config, handle, named=named)
     return handle
-
-
-def store_for(wanted: TaskOptions, config: Config) -> TaskStore | None:
-    """The store whose open transaction a task joins, else the configured one; None where there is none.
-    Raises ConfigError for an alias that no store has."""
-    alias = wanted.using
-    stores = [each.using(alias) for each in config.stores if alias is None or each.has_alias(alias)]
-    if alias is not None and not stores:
-        raise ConfigError(
-            f"_using is {alias!r}, and no configured store has that alias: give that of a database with our table, or "
-            "leave it out."
-        )
-    return next((store for store in stores if store.in_transaction()), stores[0] if stores else None)
-
-
-def joins_transaction(wanted: TaskOptions, store: TaskStore | None, config: Config) -> bool:
-    """Whether a task belongs to the surrounding transaction. Raises NotInTransactionError."""
-    inside = store is not None and store.in_transaction()
-    if wanted.transactional and not inside and not any(each.supports_transactional_outside for each in config.stores):
-        raise NotInTransactionError
-    return inside and wanted.transactional is not False
-
-
-def leaves_record(
-    wanted: TaskOptions, record: TaskRecord, store: TaskStore, transactional: bool, config: Config
-) -> bool:
-    """Whether a task touches the store. Raises PayloadTooLargeError where it must and must not."""
-    leaves = transactional or record.is_claim or (not wanted.small and config.store_policy == "always")
-    if leaves and not (transactional or store.supports_records_beside_transaction) and store.in_transaction():
-        if record.is_claim:
-            raise PayloadTooLargeError(
-                "A task over the inline limit with `_transactional=False` would be stored in the very transaction that "
-                "it is to be independent of: defer it outside the transaction, or leave `_transactional` out."
-            )
-        return False
-    return leaves
 
 
 def put(store: TaskStore, records: list[TaskRecord]) -> None:
@@ -118,40 +106,24 @@ def put(store: TaskStore, records: list[TaskRecord]) -> None:
         store.on_commit(partial(store.forgotten.drop, forget))
 
 
-def _send_inline(record: TaskRecord, wanted: TaskOptions, config: Config) -> TaskHandle:
-    """Send a task that leaves no record; the queue names it, unless the caller did."""
-    routing = record.routing.addressed(wanted.routing.name, record.routing.url)
-    message = made(Message, body=sending.body_of(record), routing=routing)
-    name = config.the_transport.send(message)
-    return TaskHandle(routing=routing.addressed(name, routing.url), payload=message.body, status=Status.SENT)
-
-
-def _claimed(
-    record: TaskRecord, wanted: TaskOptions, store: TaskStore | None, config: Config, error: TaskSizeRefusedError
-) -> TaskRecord:
-    """The record of a task that the service found too large. Raises TaskTooLargeError where it is to stay inline."""
-    if wanted.small or record.is_claim:
-        size = len(sending.body_of(record))
-        message = f"The queue refused a body of {size} bytes ({error}): leave `_small_task` out."
-        raise TaskTooLargeError(message, size=size) from error
-    return claimed(record, envelope.decode(record.envelope, config.signer), store, config)
-
-
-def _enqueue_natively(task: Task, store: TaskStore | None, config: Config) -> TaskHandle:
+def _enqueue_natively(task: Task, config: Config) -> TaskHandle:
     """Add a task in the transaction that the queue itself takes part in;
     a larger one's record is a second entity group."""
-    record = seal(task, store, config)
-    try:
-        return _add_natively(record, task, store, config)
-    except TaskSizeRefusedError as error:
-        return _add_natively(_claimed(record, task.options, store, config, error), task, store, config)
-
-
-def _add_natively(record: TaskRecord, task: Task, store: TaskStore | None, config: Config) -> TaskHandle:
-    """The record of a Claim is written as sent, for it is committed if and only if its task is."""
-    if record.is_claim and store is not None:
+    wanted, store = task.options, store_for(task.options, config)[0]
+    sealed = seal(task, config)
+    wire = inline(sealed, wanted, config)
+    if wire is not None:
+        try:
+            return _add_natively(frame.wrap(wire), wanted.routing, None, config)
+        except TaskSizeRefusedError as error:
+            _check_may_be_claimed(wire, wanted, error)
+    record = recorded(task, sealed, None, store, config)
+    if store is not None:  # written as sent, for it is committed if and only if its task is
         put(store, [replace(record, state=State.SENT)])
-    record = replace(record, routing=replace(record.routing, name=task.options.routing.name))
-    message = sending.message(record)
+    return _add_natively(sending.body_of(record), wanted.routing, record.id, config)
+
+
+def _add_natively(body: bytes, routing: Routing, record_id: str | None, config: Config) -> TaskHandle:
+    message = made(Message, body=body, routing=_addressed(routing, config))
     config.the_transport.send_in_transaction(message)
-    return TaskHandle(routing=record.routing, payload=message.body, record_id=record.id if record.is_claim else None)
+    return TaskHandle(routing=message.routing, payload=body, record_id=record_id)

@@ -28,6 +28,9 @@ _SIGNED, _COMPRESSED, _CLAIM = 1, 2, 4
 _SIGNATURE = KEY_ID_SIZE + MAC_SIZE
 MAX_INFLATED = 10 * 1024 * 1024
 """Bytes that a compressed body may have once inflated."""
+_KEPT_BUFFER = 1024 * 1024
+"""Bytes up to which a packer's buffer is kept for the next envelope."""
+_idle: list[msgpack.Packer] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +78,22 @@ def encode(envelope: Envelope, signer: Signer | None = None, *, compress: bool =
     header = _HEADER.pack(MAGIC, VERSION, flags, int(envelope.created * 1000))
     claim = envelope.claim
     content = [claim.store, claim.alias, claim.key, claim.digest, claim.size] if claim else envelope.payload
-    body: bytes = msgpack.packb(
-        [envelope.deadline, envelope.expires, dict(envelope.trace) or None, content],
-        unicode_errors="surrogatepass",
-        buf_size=1024,
-    )
+    body = _packed([envelope.deadline, envelope.expires, dict(envelope.trace) or None, content])
     if compress:
         body = zlib.compress(body)
     return header + signer.sign(header, body) + body if signer else header + body
+
+
+def _packed(content: list[Any]) -> bytes:
+    """Packers are reused, and whoever is at it has one for itself."""
+    try:
+        packer = _idle.pop()
+    except IndexError:
+        packer = msgpack.Packer(unicode_errors="surrogatepass", buf_size=1024)
+    data: bytes = packer.pack(content)
+    if len(data) <= _KEPT_BUFFER:
+        _idle.append(packer)
+    return data
 
 
 def is_envelope(data: bytes) -> bool:

@@ -6,57 +6,68 @@ from dataclasses import replace
 
 from . import callables, clock, codec, envelope, frame, tracing
 from .config import Config
+from .envelope import Envelope
 from .errors import PayloadTooLargeError, TaskTooLargeError
-from .frozen import made
+from .frozen import changed, made
 from .record import TaskRecord, new_id
 from .stores.base import MAX_PAYLOAD, TaskStore
-from .task import Task
+from .task import Task, TaskOptions
 
 
-def seal(task: Task, store: TaskStore | None, config: Config) -> TaskRecord:
-    """The record of a task. Raises CallableError, UnserializableError, TaskTooLargeError or PayloadTooLargeError."""
-    now, routing = clock.now(), task.options.routing
-    record_id = new_id()
-    sealed = made(
-        envelope.Envelope,
+def seal(task: Task, config: Config) -> Envelope:
+    """The envelope of a task. Raises CallableError or UnserializableError."""
+    now = clock.now()
+    return made(
+        Envelope,
         payload=codec.pack_call(task, config),
         created=now,
-        deadline=routing.dispatch_deadline,
+        deadline=task.options.routing.dispatch_deadline,
         expires=now + config.expires_after if config.expires_after else None,
         trace=tracing.outgoing(),
     )
-    record = made(
-        TaskRecord,
-        id=record_id,
-        envelope=envelope.encode(sealed, config.signer),
-        routing=routing.addressed(routing.name or record_id, routing.url or config.post_url()),
-        idempotent=task.options.idempotent,
-        created=now,
-        due=now + config.sweep_grace,
-        label=callables.label(task.func),
-    )
-    return _fitted(record, sealed, task, store, config)
 
 
-def _fitted(
-    record: TaskRecord, sealed: envelope.Envelope, task: Task, store: TaskStore | None, config: Config
-) -> TaskRecord:
-    """The record as it is where it fits the inline limit, else compressed, else claimed."""
+def inline(sealed: Envelope, wanted: TaskOptions, config: Config) -> bytes | None:
+    """An envelope's bytes if they fit the inline limit, be it compressed; None where the payload is to be claimed.
+    Raises TaskTooLargeError for a task that must not be."""
     limit = min(config.inline_limit, config.the_transport.max_body)
-    size = len(record.envelope) + frame.OVERHEAD
-    if size <= limit:
-        return record
+    wire = envelope.encode(sealed, config.signer)
+    if len(wire) + frame.OVERHEAD <= limit:
+        return wire
     if len(sealed.payload or b"") <= MAX_PAYLOAD:
         smaller = envelope.encode(sealed, config.signer, compress=True)
         if len(smaller) + frame.OVERHEAD <= limit:
-            return replace(record, envelope=smaller)
-    if task.options.small:
+            return smaller
+    if wanted.small:
+        size = len(wire) + frame.OVERHEAD
         message = f"The task is {size} bytes long and the inline limit is {limit}: leave `_small_task` out."
         raise TaskTooLargeError(message, size=size, limit=limit)
-    return claimed(record, sealed, store, config)
+    return None
 
 
-def claimed(record: TaskRecord, sealed: envelope.Envelope, store: TaskStore | None, config: Config) -> TaskRecord:
+def recorded(task: Task, sealed: Envelope, wire: bytes | None, store: TaskStore | None, config: Config) -> TaskRecord:
+    """The record of a sealed task, inline or claimed. Raises PayloadTooLargeError."""
+    routing, record_id = task.options.routing, new_id()
+    record = made(
+        TaskRecord,
+        id=record_id,
+        envelope=wire or b"",
+        routing=changed(routing, name=routing.name or record_id, url=routing.url or config.post_url()),
+        idempotent=task.options.idempotent,
+        created=sealed.created,
+        due=sealed.created + config.sweep_grace,
+        label=callables.label(task.func),
+    )
+    return record if wire else claimed(record, sealed, store, config)
+
+
+def record_of(task: Task, store: TaskStore | None, config: Config) -> TaskRecord:
+    """The record of a task. Raises CallableError, UnserializableError, TaskTooLargeError or PayloadTooLargeError."""
+    sealed = seal(task, config)
+    return recorded(task, sealed, inline(sealed, task.options, config), store, config)
+
+
+def claimed(record: TaskRecord, sealed: Envelope, store: TaskStore | None, config: Config) -> TaskRecord:
     """The record with its payload beside the envelope, which only claims it. Raises PayloadTooLargeError."""
     payload = sealed.payload or b""
     size, limit = len(payload), store.max_payload if store else config.inline_limit

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from .frozen import changed
-
 
 @dataclass(frozen=True, kw_only=True)
 class RetryOptions:
@@ -50,10 +48,6 @@ class Routing:
     """How to repeat a failing task."""
     dispatch_deadline: float | None = None
     """Seconds that one attempt may take."""
-
-    def addressed(self, name: str | None, url: str | None) -> Self:
-        """The same under another name, for another URL."""
-        return changed(self, name=name, url=url)
 
     def to_json(self) -> str:
         """As stores keep it: a JSON object of what is set."""

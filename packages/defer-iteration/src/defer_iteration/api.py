@@ -7,8 +7,8 @@ from typing import Any
 
 from defer_core import callables, clock, options
 from defer_core.config import current, nearest
-from defer_core.enqueue import store_for
-from defer_core.errors import CallableError, NotInTransactionError, OptionError
+from defer_core.errors import CallableError, OptionError
+from defer_core.place import place_of
 from defer_core.record import new_id
 from defer_core.task import TaskOptions
 
@@ -97,7 +97,7 @@ def start(
     """
     job, alias = _checked(job, wanted, using)
     store, now = store_on(alias), clock.now()
-    _check_transaction(alias, transactional)
+    place_of(TaskOptions(using=alias, transactional=transactional), current())  # raises what defer() would
     iteration = Iteration(
         id=iteration_id or new_id(),
         job=jobs.pack(job),
@@ -137,13 +137,6 @@ def _checked(job: Job, wanted: IterationOptions, using: str | None) -> tuple[Job
     if wanted.atomic:
         check_atomic(found, alias)
     return (job if is_function else replace(job, source=found)), alias
-
-
-def _check_transaction(alias: str, transactional: bool) -> None:
-    """`_transactional=True` outside a transaction is as in `defer()`."""
-    tasks = store_for(TaskOptions(using=alias), current())
-    if transactional and tasks and not tasks.in_transaction() and not tasks.supports_transactional_outside:
-        raise NotInTransactionError
 
 
 def _check_names(kwargs: dict[str, Any]) -> None:
