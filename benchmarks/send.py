@@ -34,7 +34,7 @@ from defer_core.transports.cloud_tasks import CloudTasksTransport
 from ._figures import Figure
 from .codec import a_model
 
-ROUNDS, CALLS = 9, 300
+ROUNDS, CALLS = 31, 100
 SERVER = Path(__file__).parents[1] / "tests" / "cloud_server.py"
 PARENT = "projects/p/locations/l/queues/default"
 SCALARS = (17, "ship", 3.5, True, None)

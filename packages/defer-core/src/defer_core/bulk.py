@@ -130,7 +130,7 @@ def _send_all(
             elif isinstance(answer, TransportError):
                 raise answer
             else:
-                handle.routing, handle.status = replace(handle.routing, name=answer), Status.SENT
+                handle.assigned_name, handle.status = answer, Status.SENT
         except TransportError as error:
             failures[index] = error
     if failures:

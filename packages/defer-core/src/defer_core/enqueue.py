@@ -65,7 +65,7 @@ def _send_inline(wire: bytes, routing: Routing, config: Config) -> TaskHandle:
     """Send a task that leaves no record; the queue names it, unless the caller did."""
     message = made(Message, body=frame.wrap(wire), routing=_addressed(routing, config))
     name = config.the_transport.send(message)
-    return TaskHandle(routing=changed(message.routing, name=name), payload=message.body, status=Status.SENT)
+    return made(TaskHandle, routing=message.routing, payload=message.body, status=Status.SENT, assigned_name=name)
 
 
 def _addressed(routing: Routing, config: Config) -> Routing:

@@ -33,13 +33,15 @@ class TaskHandle:
     """The record's id; None for a task that left none."""
     status: Status = Status.WAITS_FOR_COMMIT
     """How far it has come."""
+    assigned_name: str | None = None
+    """The short name that the queue has chosen, where the caller gave none."""
     method: str = "POST"
     """The HTTP method."""
 
     @property
     def name(self) -> str | None:
         """The task's short name; None where the queue has not chosen one yet."""
-        return self.routing.name
+        return self.routing.name or self.assigned_name
 
     @property
     def queue_name(self) -> str:

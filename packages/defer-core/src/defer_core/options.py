@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, TypeGuard
 
 from . import clock
@@ -40,26 +40,26 @@ def split(func: Callable[..., Any], kwargs: dict[str, Any], config: Config) -> t
             if key.startswith("_"):
                 _check_taken(func, key)
             rest[key] = value
-    if not given:
-        return _DEFAULT, rest
-    return (_steady(**given) if given.keys() <= _STEADY else parse(given, config)), rest
+    return (_parsed_once(given, config) if given.keys() <= _STEADY else parse(given, config)), rest
 
 
-_DEFAULT = TaskOptions()
 _STEADY = frozenset({"_queue", "_small_task", "_transactional", "_using", "_target", "_service", "_version"})
 """Options that mean the same at each call, and are mostly the same at each."""
 
 
-def _steady(**given: Any) -> TaskOptions:
+def _parsed_once(given: dict[str, Any], config: Config) -> TaskOptions:
     try:
-        return _remembered(**given)
+        return config.steady_options(**given)  # type: ignore[no-any-return]
     except TypeError:  # bad values, and those that cannot be hashed
-        return parse(given, Config())
+        return parse(given, config)
 
 
-@lru_cache(maxsize=256, typed=True)
-def _remembered(**given: Any) -> TaskOptions:
-    return parse(given, Config())
+def parse_steady(config: Config, **given: Any) -> TaskOptions:
+    """`parse`, with the configured URL in it already where that is the same at each call, too."""
+    parsed = parse(given, config)
+    if not isinstance(config.url, str):
+        return parsed
+    return replace(parsed, routing=replace(parsed.routing, url=config.url))
 
 
 def _check_taken(func: Callable[..., Any], key: str) -> None:

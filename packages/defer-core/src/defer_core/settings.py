@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timezone, tzinfo
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from .errors import ConfigError
@@ -125,6 +125,13 @@ class Config:
     def policy(self) -> Policy:
         """Which callables may be deferred and run."""
         return Policy(self.callables, self.forbidden_callables)
+
+    @cached_property
+    def steady_options(self) -> Callable[..., Any]:
+        """From the options that mean the same at each call to TaskOptions, each set of which is parsed once."""
+        from .options import parse_steady
+
+        return lru_cache(maxsize=256, typed=True)(partial(parse_steady, self))
 
     @cached_property
     def the_transport(self) -> Transport:

@@ -23,10 +23,10 @@ class Key:
     material: bytes
     """The derived key."""
 
-    def mac(self, *parts: bytes) -> bytes:
-        """The MAC of the concatenated parts."""
+    def mac(self, message: bytes) -> bytes:
+        """The MAC of a message."""
         digest = self._keyed.copy()
-        digest.update(b"".join(parts))
+        digest.update(message)
         return digest.digest()
 
     @cached_property
@@ -59,7 +59,7 @@ class Signer:
     def sign(self, header: bytes, body: bytes) -> bytes:
         """Key id and MAC of an envelope."""
         key = self._first
-        return key.id + key.mac(header, key.id, body)
+        return key.id + key.mac(header + key.id + body)
 
     def verify(self, header: bytes, signature: bytes, body: bytes) -> None:
         """Raises UnknownKeyError for a key that is not ours, SignatureError for a MAC that is wrong."""
@@ -69,5 +69,5 @@ class Signer:
             raise UnknownKeyError(
                 f"The task is signed with the key {key_id.hex()}, which is not among those configured."
             )
-        if not hmac.compare_digest(mac, key.mac(header, key_id, body)):
+        if not hmac.compare_digest(mac, key.mac(header + key_id + body)):
             raise SignatureError(f"The signature of the task is wrong (key {key_id.hex()}).")

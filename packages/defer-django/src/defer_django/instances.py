@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.db.models import FileField, Model
@@ -23,6 +23,7 @@ from defer_core import codec
 from defer_core.errors import CallableNotFoundError, UnserializableError
 
 PREFETCHED = "_prefetched_objects_cache"
+_REDUCE, _GETSTATE, _SETSTATE = Model.__reduce__, Model.__getstate__, Model.__setstate__
 _NOT_COLLECTED = ("_state", PREFETCHED, "_django_version")
 
 
@@ -42,12 +43,13 @@ def encode(instance: Model) -> Any:
         instance = _unwrapped(instance)
     if not codec.wiping():
         return NotImplemented
+    form = _form(type(instance))  # type: ignore[arg-type]
     if _pickles_as_usual(type(instance)):
-        return _collect(instance, instance.__dict__, instance._state)
+        return _collect(form, instance.__dict__, instance._state)
     function, arguments, *rest = instance.__reduce_ex__(4)
     state = rest[0] if rest else None
     if function is model_unpickle and isinstance(state, Mapping):  # a `__getstate__` of its own, most likely
-        return _collect(instance, state, state.get("_state", instance._state))
+        return _collect(form, state, state.get("_state", instance._state))
     if any(each is not None for each in rest[1:]):
         raise UnserializableError(f"The __reduce__ of {type(instance).__qualname__} gives more than Django can read.")
     return [function, [_without_caches(each) for each in arguments], _without_caches(state)]
@@ -58,30 +60,39 @@ def _unwrapped(proxy: LazyObject) -> Any:
     return proxy.__reduce__()[1][0]
 
 
+class Form(NamedTuple):
+    """What is the same for all instances of a model."""
+
+    label: str
+    """How apps call the model."""
+    files: list[str]
+    """Where an instance has files: what lies elsewhere in its `__dict__` is a value like any other."""
+
+
+@lru_cache(maxsize=1024)
+def _form(model: Any) -> Form:
+    files = [each.attname for each in model._meta.concrete_fields if isinstance(each, FileField)]
+    return Form(model._meta.label, files)
+
+
 def _pickles_as_usual(kind: Any) -> bool:
     """Whether a model leaves it to Django how its instances are pickled."""
     return (
-        kind.__reduce__ is Model.__reduce__
-        and kind.__getstate__ is Model.__getstate__
-        and kind.__setstate__ is Model.__setstate__
+        kind.__reduce__ is _REDUCE
+        and kind.__getstate__ is _GETSTATE
+        and kind.__setstate__ is _SETSTATE
         and kind.__reduce_ex__ is object.__reduce_ex__
     )
 
 
-def _collect(instance: Model, attributes: Mapping[str, Any], state: ModelState) -> list[Any]:
+def _collect(form: Form, attributes: Mapping[str, Any], state: ModelState) -> list[Any]:
     values = dict(attributes)
     for key in _NOT_COLLECTED:
         values.pop(key, None)
-    for key in _file_fields(type(instance)):  # type: ignore[arg-type]
+    for key in form.files:
         if isinstance(value := values.get(key), FieldFile):
             values[key] = _file_name(value)
-    return [instance._meta.label, state.db, state.adding, values]
-
-
-@lru_cache(maxsize=1024)
-def _file_fields(model: type[Model]) -> list[str]:
-    """Where an instance of a model has files: what lies elsewhere in its `__dict__` is a value like any other."""
-    return [each.attname for each in model._meta.concrete_fields if isinstance(each, FileField)]
+    return [form.label, state.db, state.adding, values]
 
 
 def _file_name(value: FieldFile) -> str | None:

@@ -64,10 +64,10 @@ class Target:
 def build(message: Message, target: Target) -> Any:
     """The CreateTaskRequest of a message. Raises TransportRefusedError for a deadline that the target does not have."""
     request, routing = protobuf().CreateTaskRequest(), message.routing
-    queue = request.parent = target.queue(routing.queue)
+    request.parent = target.queue(routing.queue)
     task = request.task
     if routing.name is not None:
-        task.name = f"{queue}/tasks/{routing.name}"
+        task.name = f"{request.parent}/tasks/{routing.name}"
     if routing.eta is not None:
         task.schedule_time.FromMicroseconds(round(routing.eta * 1e6))
     url = routing.url or "/_ah/queue/deferred"
