@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -38,7 +39,8 @@ def seconds(program: str) -> float:
 
 def run(code: str) -> str:
     """What a fresh interpreter prints."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # what is installed has its bytecode, whatever is set here
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ).stdout
 
 
 def _ms(*values: float) -> tuple[str, ...]:
