@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -351,6 +352,20 @@ def test_an_allow_list_holds_for_what_legacy_pickles_call(store: MemoryStore, ca
     with in_memory(store=store, accept_legacy_pickles=True, callables=[f"{__name__}.*"]):
         assert execute(body, DELIVERY) is Outcome.DONE
     assert calls[0][0] == (7,)
+
+
+def test_an_allow_list_holds_for_what_lies_beside_djangaes_deferred(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove(*args: Any) -> None:
+        note(*args)
+
+    module = types.ModuleType("djangae.contrib.shop")
+    remove.__module__, remove.__qualname__, module.remove = module.__name__, "remove", remove  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with in_memory(store=store, accept_legacy_pickles=True, callables=["shop.*"]):
+        assert execute(pickle.dumps((remove, (7,), {})), DELIVERY) is Outcome.PERMANENT
+    assert calls == []
 
 
 def test_a_permanent_failure_of_a_legacy_task_is_kept_as_it_came(store: MemoryStore) -> None:
