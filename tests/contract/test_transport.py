@@ -175,6 +175,12 @@ def test_every_routing_is_taken(adapter: Adapter) -> None:
     assert len(queued()) == 2
 
 
+def test_a_check_sends_nothing(adapter: Adapter) -> None:
+    transport, queued = adapter
+    transport.check(message(name=new_id(), eta=time.time() + 60, dispatch_deadline=30.0).routing)
+    assert queued() == []
+
+
 def test_many_are_answered_in_their_order(adapter: Adapter) -> None:
     transport, queued = adapter
     messages = [message(str(number).encode(), name=f"n-{number}") for number in range(230)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
 import services
@@ -19,7 +20,7 @@ from defer_core import (
     defer_many,
 )
 from defer_core.config import current
-from defer_core.errors import QueueNotFoundError, TransportUnavailableError
+from defer_core.errors import QueueNotFoundError, TransportRefusedError, TransportUnavailableError
 from defer_core.handle import Status
 from defer_core.record import State
 from defer_core.sweep import sweep
@@ -228,3 +229,11 @@ def test_everything_reaches_the_queue(queue: Any, added: list[Any]) -> None:
     assert task.dispatch_deadline_usec == 120_000_000
     options = task.retry_options
     assert (options.task_retry_limit, options.min_backoff_seconds, options.max_doublings) == (3, 2, 3)
+
+
+def test_what_the_queue_would_not_take_is_refused_before_anything_is_written(queue: Any) -> None:
+    store = current().the_store
+    with mock.patch.object(store, "put") as put, pytest.raises(TransportRefusedError, match="https://x/"):
+        defer(note, 1, _url="https://x/")
+    put.assert_not_called()
+    assert tasks(queue) == []

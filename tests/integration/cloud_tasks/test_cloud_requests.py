@@ -27,6 +27,7 @@ from defer_core.errors import (
 )
 from defer_core.frame import unwrap
 from defer_core.handle import Status
+from defer_core.record import State
 from defer_core.task import RetryOptions, Routing
 from defer_core.testing import MemoryStore, configured
 from defer_core.transports.base import Message
@@ -137,6 +138,16 @@ def test_a_deadline_that_the_target_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(TransportRefusedError, match="deadline"):
         transport.send(message(url=url, dispatch_deadline=seconds))
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["defer", "defer_many"])
+def test_what_the_queue_would_not_take_is_refused_before_the_commit(transport: CloudTasksTransport, many: bool) -> None:
+    store = MemoryStore()
+    options: dict[str, Any] = {"_url": "https://x/", "_dispatch_deadline": 1801}
+    with configured(transport=transport, store=store), store.transaction():
+        with pytest.raises(TransportRefusedError, match="1801 s"):
+            defer_many(tasks.record, [(1,)], **options) if many else defer(tasks.record, 1, **options)
+    assert store.count(State.PENDING) == store.count(State.DEAD) == 0
 
 
 # --- configuration ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,13 @@ from .policy import Policy
 GOOGLE = "google.appengine.ext.deferred.deferred"
 """The module of Google's `deferred` whose functions its bodies name."""
 
-LIBRARIES = ("defer_core.", "defer_djangae.", "djangae.deferred", "djangae.tasks.deferred", "google.appengine.ext.deferred.")
+LIBRARIES = (
+    "defer_core.",
+    "defer_djangae.",
+    "djangae.deferred",
+    "djangae.tasks.deferred",
+    "google.appengine.ext.deferred.",
+)
 """What the modules of the functions begin with that bodies of older libraries call, for others."""
 
 

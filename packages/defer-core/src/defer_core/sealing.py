@@ -46,7 +46,8 @@ def inline(sealed: Envelope, wanted: TaskOptions, config: Config) -> bytes | Non
 
 
 def recorded(task: Task, sealed: Envelope, wire: bytes | None, store: TaskStore | None, config: Config) -> TaskRecord:
-    """The record of a sealed task, inline or claimed. Raises PayloadTooLargeError."""
+    """The record of a sealed task, inline or claimed. Raises PayloadTooLargeError, or TransportRefusedError for what
+    the queue would not take."""
     routing, record_id = task.options.routing, new_id()
     record = made(
         TaskRecord,
@@ -58,11 +59,13 @@ def recorded(task: Task, sealed: Envelope, wire: bytes | None, store: TaskStore 
         due=sealed.created + config.sweep_grace,
         label=callables.label(task.func),
     )
+    config.the_transport.check(record.routing)
     return record if wire else claimed(record, sealed, store, config)
 
 
 def record_of(task: Task, store: TaskStore | None, config: Config) -> TaskRecord:
-    """The record of a task. Raises CallableError, UnserializableError, TaskTooLargeError or PayloadTooLargeError."""
+    """The record of a task. Raises CallableError, UnserializableError, TaskTooLargeError, PayloadTooLargeError or
+    TransportRefusedError."""
     sealed = seal(task, config)
     return recorded(task, sealed, inline(sealed, task.options, config), store, config)
 

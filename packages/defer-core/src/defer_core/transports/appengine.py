@@ -36,6 +36,12 @@ class AppEngineTransport(Transport):
     """The SDK counts 100 KiB for method, path, headers and body together."""
     default_door: ClassVar[str | None] = "appengine"
 
+    def check(self, routing: Routing) -> None:
+        try:
+            task_of(Message(body=b"", routing=routing))
+        except Exception as error:
+            raise _translated(error, routing) from error
+
     def send(self, message: Message) -> str:
         try:
             return self._add(message, transactional=False)

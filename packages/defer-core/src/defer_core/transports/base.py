@@ -37,6 +37,9 @@ class Transport(ABC):
     default_door: ClassVar[str | None] = None
     """The door of the handler that belongs to this transport, where the configuration names none."""
 
+    def check(self, routing: Routing) -> None:  # noqa: B027 (most transports take what the options let through)
+        """Raises the TransportRefusedError that `send` would, before a record of the task is written."""
+
     @abstractmethod
     def send(self, message: Message) -> str:
         """Hand one task to the queue and return its short name. Raises TaskAlreadyExistsError, TransportRefusedError,

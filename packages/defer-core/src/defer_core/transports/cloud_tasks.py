@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ..errors import ConfigError, TaskAlreadyExistsError, TransportError, TransportUnavailableError
+from ..task import Routing
 from .base import Message, Transport
 from .cloud_bulk import Answer, batched, pipelined
 from .cloud_channel import HOST, SCOPES, Connection, NoToken, PerProcess, Token
@@ -69,6 +70,9 @@ class CloudTasksTransport(Transport):
             on_cloud_run="K_SERVICE" in environ,
         )
         self._connections = PerProcess(self._connect)
+
+    def check(self, routing: Routing) -> None:
+        build(Message(body=b"", routing=routing), self.target)
 
     def send(self, message: Message) -> str:
         request = build(message, self.target)
