@@ -24,10 +24,14 @@ class Place:
     transactional: bool
     """Whether the task belongs to that transaction."""
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether the caller is in a transaction that the task does not belong to."""
+        return self.inside and not self.transactional
+
     def check_claim(self) -> None:
         """Raises PayloadTooLargeError where a payload cannot be stored."""
-        beside = self.inside and not self.transactional
-        if beside and self.store is not None and not self.store.supports_records_beside_transaction:
+        if self.is_beside and self.store is not None and not self.store.supports_records_beside_transaction:
             raise PayloadTooLargeError(
                 "A task over the inline limit with `_transactional=False` would be stored in the very transaction that "
                 "it is to be independent of: defer it outside the transaction, or leave `_transactional` out."
@@ -35,9 +39,7 @@ class Place:
 
     def entered(self) -> AbstractContextManager[Any]:
         """For the length of a `with` block, outside a transaction that the task does not belong to."""
-        if self.store is not None and self.inside and not self.transactional:
-            return self.store.outside_transaction()
-        return nullcontext()
+        return self.store.outside_transaction() if self.is_beside and self.store is not None else nullcontext()
 
 
 def place_of(wanted: TaskOptions, config: Config) -> Place:
