@@ -18,9 +18,24 @@ from django.test import override_settings
 from testapp.models import Author
 from testapp.tasks import record
 
-from defer_core import ConfigError, PayloadTooLargeError, Status, TaskTooLargeError, adefer, config, defer, defer_many
+from defer_core import (
+    BulkSendError,
+    ConfigError,
+    PayloadTooLargeError,
+    Status,
+    TaskTooLargeError,
+    adefer,
+    config,
+    defer,
+    defer_many,
+)
 from defer_core.config import configured, current
-from defer_core.errors import AmbiguousSendError, TransportRefusedError, TransportUnavailableError
+from defer_core.errors import (
+    AmbiguousSendError,
+    TaskSizeRefusedError,
+    TransportRefusedError,
+    TransportUnavailableError,
+)
 from defer_core.record import State
 from defer_core.sweep import sweep
 from defer_core.testing import MemoryTransport, drain
@@ -39,6 +54,15 @@ class Failing(MemoryTransport):
     def send(self, message: Message) -> str:
         if self.error is not None:
             raise self.error
+        return super().send(message)
+
+
+class Small(MemoryTransport):
+    """A queue whose service finds large what the configuration does not; a Claim fits."""
+
+    def send(self, message: Message) -> str:
+        if b"large to it" in message.body:
+            raise TaskSizeRefusedError("Task size too large")
         return super().send(message)
 
 
@@ -225,6 +249,23 @@ def test_false_inside_refuses_what_needs_a_record() -> None:
     with transaction.atomic(), pytest.raises(PayloadTooLargeError, match="outside the transaction"):
         defer(record, LARGE, _transactional=False)
     assert (queued(), DeferredTask.objects.count()) == (0, 0)
+
+
+def test_false_inside_refuses_many_of_which_one_needs_a_record() -> None:
+    with transaction.atomic(), pytest.raises(PayloadTooLargeError, match="outside the transaction"):
+        defer_many(record, [("small",), (LARGE,)], _transactional=False)
+    assert (queued(), DeferredTask.objects.count()) == (0, 0)
+
+
+def test_false_inside_does_not_store_what_the_service_finds_too_large() -> None:
+    transport = Small()
+    with configured(transport=transport, store="django"), transaction.atomic():
+        with pytest.raises(PayloadTooLargeError, match="outside the transaction"):
+            defer(record, "large to it", _transactional=False)
+        with pytest.raises(BulkSendError) as caught:
+            defer_many(record, [("large to it",)], _transactional=False)
+    assert isinstance(caught.value.failures[0], TaskSizeRefusedError)
+    assert (transport.queued(), DeferredTask.objects.count()) == ([], 0)
 
 
 def test_true_outside_sends_at_once(calls: list[Any]) -> None:

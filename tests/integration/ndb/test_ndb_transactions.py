@@ -10,7 +10,12 @@ import services
 from testapp import tasks
 
 from defer_core import defer, defer_many
-from defer_core.errors import NotInTransactionError, PayloadTooLargeError, TransportUnavailableError
+from defer_core.errors import (
+    NotInTransactionError,
+    PayloadTooLargeError,
+    TaskSizeRefusedError,
+    TransportUnavailableError,
+)
 from defer_core.handle import Status
 from defer_core.record import State
 from defer_core.stores.ndb import NdbTaskStore
@@ -191,6 +196,26 @@ def test_false_in_a_transaction_sends_now_with_its_record_beside_it(
         ndb.transaction(body)
     drain()
     assert len(tasks.calls) == 1
+
+
+def test_false_in_a_transaction_claims_beside_it_what_the_service_finds_too_large(store: NdbTaskStore) -> None:
+    """Also where the policy would have left no record."""
+    refused = TaskSizeRefusedError("Task size too large")
+    small = Down(refused)
+
+    def body() -> None:
+        one = defer(tasks.record, 1, _transactional=False)
+        small.errors = [refused]
+        two = defer_many(tasks.record, [(2,)], _transactional=False)[0]
+        assert (one.status, two.status) == (Status.SENT, Status.SENT)
+        raise ValueError
+
+    with configured(transport=small, store=store, store_policy="when-large"):
+        with pytest.raises(ValueError):
+            ndb.transaction(body)
+        assert store.count(State.PENDING) == 2
+        drain(small)
+    assert tasks.calls == [(1,), (2,)] and store.count(State.PENDING) == 0
 
 
 def test_true_outside_a_transaction_is_refused(queue: MemoryTransport, store: NdbTaskStore) -> None:

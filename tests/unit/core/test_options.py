@@ -52,6 +52,14 @@ def test_what_was_due_ages_ago_is_due(given: dict[str, Any]) -> None:
     assert parsed(**given).routing.eta == 0.0
 
 
+@pytest.mark.parametrize(("name", "good", "bad"), [("_small_task", True, 1), ("_transactional", False, 0.0)])
+def test_a_value_that_equals_a_remembered_one_is_checked_all_the_same(name: str, good: Any, bad: Any) -> None:
+    told = config.Config()
+    split(print, {name: good}, told)
+    with pytest.raises(OptionError, match=name):
+        split(print, {name: bad}, told)
+
+
 def test_a_naive_eta_is_in_the_configured_zone() -> None:
     tokyo = config.Config(timezone=ZoneInfo("Asia/Tokyo"))
     eta = dt.datetime.fromtimestamp(NOW + 60, ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)

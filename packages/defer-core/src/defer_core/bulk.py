@@ -4,7 +4,6 @@ and the queue's failures come by index."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -70,7 +69,7 @@ def _dispatch(records: list[TaskRecord], wanted: TaskOptions, place: Place, conf
     kept = [record for record in records if leaves or record.is_claim]
     if any(record.is_claim for record in kept):
         place.check_claim()
-    with place.entered() if kept else nullcontext():
+    with place.entered():
         if kept and place.store is not None:
             put(place.store, kept)
         return _send_all(records, kept, place, config, small=wanted.small)
@@ -125,7 +124,7 @@ def _send_all(
             if record.id in stored and store is not None:
                 tried = sending.tried(record, answer, store, config)
                 sending.settle_now(tried, store, config, handle, named=False)
-            elif isinstance(answer, TaskSizeRefusedError) and not small and store and not place.inside:
+            elif isinstance(answer, TaskSizeRefusedError) and not small and store is not None and place.takes_records:
                 _send_claimed(record, store, config, handle)
             elif isinstance(answer, TransportError):
                 raise answer

@@ -29,17 +29,25 @@ class Place:
         """Whether the caller is in a transaction that the task does not belong to."""
         return self.inside and not self.transactional
 
+    @property
+    def takes_records(self) -> bool:
+        """Whether a record can be written, be it beside that transaction."""
+        store = self.store
+        return store is not None and (not self.is_beside or store.supports_records_beside_transaction)
+
     def check_claim(self) -> None:
-        """Raises PayloadTooLargeError where a payload cannot be stored."""
-        if self.is_beside and self.store is not None and not self.store.supports_records_beside_transaction:
+        """Raises PayloadTooLargeError where a payload cannot be stored beside the transaction."""
+        if self.store is not None and not self.takes_records:
             raise PayloadTooLargeError(
                 "A task over the inline limit with `_transactional=False` would be stored in the very transaction that "
                 "it is to be independent of: defer it outside the transaction, or leave `_transactional` out."
             )
 
     def entered(self) -> AbstractContextManager[Any]:
-        """For the length of a `with` block, outside a transaction that the task does not belong to."""
-        return self.store.outside_transaction() if self.is_beside and self.store is not None else nullcontext()
+        """For the length of a `with` block, outside a transaction that the task does not belong to (but where records
+        cannot be written there)."""
+        beside = self.store if self.is_beside and self.takes_records else None
+        return beside.outside_transaction() if beside else nullcontext()
 
 
 def place_of(wanted: TaskOptions, config: Config) -> Place:
@@ -69,7 +77,5 @@ def store_for(wanted: TaskOptions, config: Config) -> tuple[TaskStore | None, bo
 
 def leaves_record(wanted: TaskOptions, place: Place, config: Config) -> bool:
     """Whether a task that fits inline touches the store all the same."""
-    if place.transactional or place.store is None:
-        return place.transactional
     always = config.store_policy == "always" and not wanted.small
-    return always and (not place.inside or place.store.supports_records_beside_transaction)
+    return place.transactional or (always and place.takes_records)
