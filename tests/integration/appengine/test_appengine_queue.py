@@ -12,6 +12,7 @@ from integration.appengine.deferrable import calls, note
 from integration.appengine.differences import noise
 
 from defer_core import (
+    ConfigError,
     NotInTransactionError,
     TaskAlreadyExistsError,
     TaskTooLargeError,
@@ -19,11 +20,12 @@ from defer_core import (
     defer,
     defer_many,
 )
-from defer_core.config import current
+from defer_core.config import configured, current
 from defer_core.errors import QueueNotFoundError, TransportRefusedError, TransportUnavailableError
 from defer_core.handle import Status
 from defer_core.record import State
 from defer_core.sweep import sweep
+from defer_core.testing import MemoryTransport
 from defer_gae_handler import Request, handle
 
 taskqueue, ndb, db = (
@@ -237,3 +239,36 @@ def test_what_the_queue_would_not_take_is_refused_before_anything_is_written(que
         defer(note, 1, _url="https://x/")
     put.assert_not_called()
     assert tasks(queue) == []
+
+
+@pytest.mark.parametrize("given", [{}, {"_small_task": True}, {"_countdown": 60}, {"_transactional": False}])
+def test_off_app_engine_it_says_what_is_missing(given: dict[str, Any]) -> None:
+    with configured(transport="appengine"):
+        for call in (lambda: defer(note, 1, **given), lambda: defer_many(note, [(1,), (2,)], **given)):
+            with pytest.raises(ConfigError, match=r"taskqueue.*app_engine_apis: true.*wrap_wsgi_app.*testbed"):
+                call()
+
+
+def test_a_store_off_app_engine_says_what_is_missing() -> None:
+    with configured(transport=MemoryTransport(), store="appengine"):
+        store = current().the_store
+        assert store is not None
+        for call in (
+            lambda: defer(note, 1),
+            lambda: store.get("x"),
+            lambda: store.list(State.PENDING),
+            lambda: store.lease_due(now=0.0, limit=1, seconds=1.0),
+            lambda: store.delete(["x"]),
+        ):
+            with pytest.raises(ConfigError, match=r"datastore_v3.*app_engine_apis: true"):
+                call()
+
+
+def test_without_the_stub_of_the_queue_nothing_is_stored(bed: Any) -> None:
+    bed.init_taskqueue_stub(enable=False)
+    for given in ({}, {"_small_task": True}):
+        with pytest.raises(ConfigError, match="taskqueue"):
+            defer(note, 1, **given)
+    with pytest.raises(ConfigError, match="taskqueue"):
+        defer(note, BIG)
+    assert stored() == []

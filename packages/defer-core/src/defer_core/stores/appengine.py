@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
+from .. import bundled
 from ..record import State, TaskRecord, new_id
 from . import appengine_context as context
 from . import appengine_entities as entities
@@ -143,6 +144,7 @@ class AppEngineTaskStore(TaskStore):
     def _query(self, state: State, **options: Any) -> Any:
         from google.appengine.api import datastore
 
+        bundled.check_reachable(bundled.DATASTORE)
         if state == State.PENDING:
             return datastore.Query(entities.ROOT, namespace=self.alias, **options)
         return datastore.Query(entities.KEPT, {"state =": str(state)}, namespace=self.alias, **options)

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
+from .. import bundled
+
 log = logging.getLogger("defer")
 
 AT_ONCE = 3
@@ -91,6 +93,7 @@ def transact(func: Callable[[], Any]) -> Any:
     """`func()` in the surrounding transaction, else in its own one, which is repeated on contention."""
     from google.appengine.api import datastore
 
+    bundled.check_reachable(bundled.DATASTORE)
     return func() if in_transaction() else datastore.RunInTransaction(func)
 
 

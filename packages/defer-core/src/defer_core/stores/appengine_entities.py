@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from .. import bundled
 from ..record import State, TaskRecord
 from ..task import Routing
 
@@ -32,9 +33,10 @@ _FIELDS = [each.name for each in fields(TaskRecord) if each.name != "id"]
 
 
 def key_of(record_id: str, namespace: str, *, pending: bool = True) -> Any:
-    """Where a record is."""
+    """Where a record is. Raises ConfigError where the Datastore is out of reach."""
     from google.appengine.api import datastore_types
 
+    bundled.check_reachable(bundled.DATASTORE)
     child = () if pending else (KEPT, 1)
     return datastore_types.Key.from_path(ROOT, record_id, *child, namespace=namespace)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 
+from .. import bundled
 from ..errors import (
     AmbiguousSendError,
     QueueNotFoundError,
@@ -110,9 +111,10 @@ def _named(message: Message) -> Message:
 
 
 def task_of(message: Message) -> Any:
-    """The SDK's Task. Raises the SDK's errors."""
+    """The SDK's Task. Raises the SDK's errors, or ConfigError where the Task Queue is out of reach."""
     from google.appengine.api import taskqueue
 
+    bundled.check_reachable(bundled.TASK_QUEUE)
     routing = message.routing
     if routing.url and not routing.url.startswith("/"):
         raise taskqueue.InvalidUrlError(
