@@ -28,6 +28,7 @@ from defer_core.testing import MemoryStore, MemoryTransport
         ({"transport": "os:getcwd"}, "'os:getcwd' is no Transport"),
         ({"transport": "memory", "store": "collections:OrderedDict"}, "is no TaskStore"),
         ({"url": "tasks"}, "url is 'tasks'"),
+        ({"url": "https://"}, "url is 'https://'"),
         ({"url": 5}, "url is 5"),
         ({"transport": "memory", "transport_options": {"colour": "red"}}, "colour"),
         ({"store_policy": "sometimes"}, "when-large"),

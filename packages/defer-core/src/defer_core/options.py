@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 from . import clock
 from .config import Config, nearest
 from .errors import OptionError
+from .http_syntax import is_header, is_url
 from .task import RetryOptions, Routing, TaskOptions
 
 NAMES = frozenset(
@@ -23,7 +24,8 @@ MAX_ETA = 30 * 86400.0
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,500}\Z")
 QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}\Z")
 """The short name of a queue."""
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_PART = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
+"""A service, version or instance."""
 _FAR = 1e12
 DEADLINES = (15.0, 86415.0)
 """Seconds, least and most, that a queue gives one attempt."""
@@ -173,8 +175,10 @@ def _eta(countdown: Any, eta: Any, config: Config) -> float | None:
 def _url(value: Any) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not value.startswith(("/", "http://", "https://")):
-        raise _bad("_url", value, "a path that begins with '/', or an absolute URL")
+    if not isinstance(value, str) or not is_url(value):
+        raise _bad(
+            "_url", value, "a path that begins with '/', or an absolute URL; with `%20` for a space, and the like"
+        )
     return value
 
 
@@ -184,22 +188,23 @@ def _headers(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
         raise _bad("_headers", value, "a mapping of strings to strings")
     for key, text in value.items():
-        if not _HEADER.match(key) or any(char in text for char in "\r\n\0"):
-            raise _bad("_headers", {key: text}, "a name as HTTP has them, and a value free of line breaks")
+        if not is_header(key, text):
+            raise _bad("_headers", {key: text}, "a name as HTTP has them, and a value in Latin-1 free of line breaks")
     return dict(value)
 
 
 def _target(given: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
     """Service, version and instance; `_target` is `service`, `version.service` or `instance.version.service`,
     as in the SDK."""
-    named = [_text(given, f"_{part}", None, "a name") for part in ("service", "version", "instance")]
+    expected = "letters, digits, hyphens and underscores, 100 at most"
+    named = [_text(given, f"_{part}", _PART, expected) for part in ("service", "version", "instance")]
     target = _text(given, "_target", None, "'service' or 'version.service'")
     if target is None:
         return named[0], named[1], named[2]
     if any(named):
         raise OptionError("_target and _service, _version or _instance say the same thing: give one of them.")
     parts = target.split(".")
-    if len(parts) > 3 or not all(parts):
+    if len(parts) > 3 or not all(map(_PART.match, parts)):
         raise _bad("_target", target, "'service' or 'version.service'")
     service, version, instance = [*reversed(parts), None, None][:3]
     return service, version, instance

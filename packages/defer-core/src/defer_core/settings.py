@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from .errors import ConfigError
+from .http_syntax import is_url
 from .policy import Policy
 from .signing import Signer
 from .stores.base import TaskStore
@@ -111,7 +112,7 @@ class Config:
                 raise ConfigError(
                     f"There is no {kind} {spec!r}: it is one of {known}, a 'module:Class' or an instance."
                 )
-        if not callable(self.url) and not str(self.url).startswith(("/", "http://", "https://")):
+        if not callable(self.url) and not is_url(str(self.url)):
             raise ConfigError(f"url is {self.url!r}: give a path that begins with '/', or an absolute URL.")
         if self.store_policy not in ("always", "when-large"):
             raise ConfigError(f"store_policy is {self.store_policy!r}: it is 'always' or 'when-large'.")

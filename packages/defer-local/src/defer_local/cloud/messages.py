@@ -7,6 +7,7 @@ from typing import Any
 from google.cloud import tasks_v2
 from google.rpc import code_pb2
 
+from defer_core.http_syntax import is_header, is_url
 from defer_core.options import MAX_ETA
 from defer_core.task import RetryOptions, Routing
 
@@ -181,6 +182,9 @@ def _complete_request(request: Message, kind: str, queue: str) -> None:
         _check_http(request)
     else:
         _complete_app_engine(request, queue)
+    for name, value in request.headers.items():
+        if not is_header(name, value):
+            raise invalid(f"The header {name!r} is none that HTTP can carry.")
     given = {name.lower(): name for name in request.headers}
     own = request.headers.pop(given["user-agent"]) if "user-agent" in given else ""
     keeps = own and kind == "app_engine_http_request"
@@ -190,8 +194,8 @@ def _complete_request(request: Message, kind: str, queue: str) -> None:
 
 
 def _check_http(request: Message) -> None:
-    if not request.url.startswith(("http://", "https://")):
-        raise invalid("HttpRequest.url must start with http:// or https://.")
+    if request.url.startswith("/") or not is_url(request.url):
+        raise invalid("HttpRequest.url must start with http:// or https://, and be a valid URL.")
     if request.WhichOneof("authorization_header"):
         raise _no_tokens()
 
@@ -204,8 +208,8 @@ def _no_tokens() -> ApiError:
 
 def _complete_app_engine(request: Message, queue: str) -> None:
     request.relative_uri = request.relative_uri or "/"
-    if not request.relative_uri.startswith("/"):
-        raise invalid("AppEngineHttpRequest.relative_uri must begin with '/'.")
+    if not request.relative_uri.startswith("/") or not is_url(request.relative_uri):
+        raise invalid("AppEngineHttpRequest.relative_uri must begin with '/', and be a valid path.")
     routing = request.app_engine_routing
     target = [routing.instance, routing.version, routing.service, f"{project_of(queue)}.appspot.com"]
     routing.host = ".".join(part for part in target if part)
