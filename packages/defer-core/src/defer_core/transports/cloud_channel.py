@@ -90,7 +90,8 @@ class Connection:
         options = (
             ("grpc.primary_user_agent", "defer"),
             ("grpc.max_receive_message_length", -1),
-            ("grpc.enable_retries", 0),  # the transport's own are enough, and these cost every call
+            ("grpc.minimal_stack", 1),  # what a channel does besides costs every call; the transport has its own retries
+            ("grpc.enable_deadline_checking", 1),
         )
         if secure:
             self._channel = grpc.secure_channel(host, grpc.ssl_channel_credentials(root_certificates), options)
