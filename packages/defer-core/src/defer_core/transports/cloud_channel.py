@@ -90,7 +90,7 @@ class Connection:
         options = (
             ("grpc.primary_user_agent", "defer"),
             ("grpc.max_receive_message_length", -1),
-            ("grpc.minimal_stack", 1),  # what a channel does besides costs every call; the transport has its own retries
+            ("grpc.minimal_stack", 1),  # what else a channel can do costs every call; the transport has retries itself
             ("grpc.enable_deadline_checking", 1),
         )
         if secure:
