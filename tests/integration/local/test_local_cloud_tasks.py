@@ -483,9 +483,11 @@ def test_queues_are_listed_in_pages_of_their_location(client: tasks_v2.CloudTask
 
 
 def test_a_purge_takes_the_tasks_that_are_there(client: tasks_v2.CloudTasksClient) -> None:
-    client.create_task(parent=QUEUE, task=app_engine())
+    named = client.create_task(parent=QUEUE, task=app_engine("mine"))
     assert client.purge_queue(name=QUEUE).purge_time
     assert list(client.list_tasks(parent=QUEUE)) == []
+    with pytest.raises(exceptions.AlreadyExists):
+        client.create_task(parent=QUEUE, task=named)
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

@@ -60,6 +60,10 @@ def test_a_value_that_equals_a_remembered_one_is_checked_all_the_same(name: str,
         split(print, {name: bad}, told)
 
 
+def test_other_keywords_are_the_callables_own_affair() -> None:
+    assert split(plain, {"given": 1, "_queue": "mail"}, config.Config())[1] == {"given": 1}
+
+
 def test_a_naive_eta_is_in_the_configured_zone() -> None:
     tokyo = config.Config(timezone=ZoneInfo("Asia/Tokyo"))
     eta = dt.datetime.fromtimestamp(NOW + 60, ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)
@@ -120,6 +124,7 @@ def test_everything_has_its_place() -> None:
         ({"_version": ""}, "_version"),
         ({"_instance": "v1.web"}, "_instance"),
         ({"_target": "v1.web shop"}, "_target"),
+        ({"_target": "a.b.c.d"}, "_target"),
         ({"_headers": ["A"]}, "_headers"),
         ({"_headers": {"A": 5}}, "_headers"),
         ({"_headers": {"A": "b\r\nC: d"}}, "_headers"),
@@ -185,6 +190,7 @@ def test_retry_options_of_the_sdk() -> None:
     assert parsed(_retry_options=given).routing.retry == expected
     assert parsed(_retry_options={"task_retry_limit": 0}).routing.retry == RetryOptions(max_attempts=1)
     assert parsed(_retry_options=expected).routing.retry == expected
+    assert parsed(_retry_options={"min_backoff": dt.timedelta(minutes=1)}).routing.retry == RetryOptions(min_backoff=60)
 
 
 def test_the_names_are_those_of_the_design() -> None:

@@ -188,6 +188,13 @@ def remove(connection: Connection, queue: str, name: str, now: float) -> bool:
     return gone
 
 
+def remove_all(connection: Connection, queue: str, now: float) -> None:
+    """Delete the tasks of a queue and keep their names taken."""
+    query = "INSERT OR REPLACE INTO names SELECT queue, name, ? FROM tasks WHERE queue = ?"
+    connection.execute(query, (now + NAME_RETENTION, queue))
+    connection.execute("DELETE FROM tasks WHERE queue = ?", (queue,))
+
+
 def find_task(connection: Connection, queue: str, name: str) -> QueuedTask | None:
     """A task, or None."""
     row = connection.execute("SELECT * FROM tasks WHERE queue = ? AND name = ?", (queue, name)).fetchone()

@@ -14,7 +14,7 @@ from google.protobuf import empty_pb2, field_mask_pb2
 from defer_core import clock
 from defer_core.sqlite_file import Connection
 
-from ..queue import DurableQueue
+from ..queue import DurableQueue, remove_all
 from .answers import invalid, no_such_queue, not_found, queue_existed, queue_exists, unimplemented
 from .messages import Message, check_retry, retry_options, set_time
 from .names import check_parent, check_queue, location_of
@@ -105,7 +105,7 @@ class QueueCalls:
             queue = existing(connection, check_queue(name))
             change(queue)
             if purge:
-                connection.execute("DELETE FROM tasks WHERE queue = ?", (name,))
+                remove_all(connection, name, clock.now())
             return _save(connection, queue)
 
 
