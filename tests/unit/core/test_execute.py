@@ -243,7 +243,7 @@ def test_a_task_of_an_unknown_key_has_a_grace(
     body = signed_by("unknown", note)
     with clock.replaced(lambda: NOW + age):
         assert execute(body, replace(DELIVERY, eta=eta)) is outcome
-    assert len(dead(store)) == (outcome is Outcome.PERMANENT)
+    assert [each.verified for each in dead(store)] == [False] * (outcome is Outcome.PERMANENT)
 
 
 def test_an_unknown_version_has_a_grace(queue: MemoryTransport) -> None:
@@ -260,12 +260,15 @@ def test_a_creation_time_in_the_future_buys_no_grace(queue: MemoryTransport) -> 
     assert execute(body, DELIVERY) is Outcome.PERMANENT
 
 
-def test_a_callable_that_does_not_resolve_has_a_grace(queue: MemoryTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_callable_that_does_not_resolve_has_a_grace(
+    queue: MemoryTransport, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = body_of(note)
     monkeypatch.delitem(globals(), "note")
     assert execute(body, DELIVERY) is Outcome.RETRY
     with clock.replaced(lambda: NOW + 3601):
         assert execute(body, DELIVERY) is Outcome.PERMANENT
+    assert [(each.reason, each.verified) for each in dead(store)] == [("unreadable", True)]
 
 
 def test_a_door_that_vouches_for_nobody_needs_a_signature(store: MemoryStore) -> None:
@@ -284,6 +287,24 @@ def test_unverified_dead_letters_are_kept_in_a_capped_number(store: MemoryStore,
         for _ in range(5):
             assert execute(body, DELIVERY) is Outcome.PERMANENT
     assert [each.verified for each in dead(store)] == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "accepts", "door_vouches", "verified"),
+    [
+        ([], False, True, True),
+        ([], True, False, False),
+        (["current"], False, True, False),
+        (["current"], True, True, True),
+        (["current"], True, False, False),
+    ],
+)
+def test_for_a_body_of_another_library_its_door_vouches_if_anybody(
+    store: MemoryStore, keys: list[str], accepts: bool, door_vouches: bool, verified: bool
+) -> None:
+    with in_memory(store=store, keys=keys, accept_legacy_pickles=accepts):
+        execute(b"no pickle either", replace(DELIVERY, require_signature=not door_vouches))
+    assert [each.verified for each in dead(store)] == [verified]
 
 
 def test_a_store_full_of_unverified_bodies_is_not_counted_for_each(store: MemoryStore, monkeypatch: Any) -> None:

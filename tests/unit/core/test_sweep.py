@@ -10,9 +10,10 @@ import pytest
 
 from defer_core import clock, defer, sweep
 from defer_core.errors import AmbiguousSendError, QueueNotFoundError, TaskSizeRefusedError, TransportUnavailableError
+from defer_core.execute import Outcome
 from defer_core.record import State
 from defer_core.stores.base import ForgetList
-from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
+from defer_core.testing import MemoryStore, MemoryTransport, configured, drain, in_memory, run_one
 from defer_core.transports.base import Message
 
 calls: list[Any] = []
@@ -308,7 +309,7 @@ def test_a_handling_process_sweeps_after_a_task_once_an_interval(
 ) -> None:
     monkeypatch.setattr(sweep, "_last", 0.0)
     transport = Queue()
-    with in_memory(transport=transport, store=store, sweep_interval=60):
+    with in_memory(transport=transport, store=store, sweep_interval=60, sweep_grace=5):
         lost = crash_between_commit_and_send(transport, store)
         time.now += 61
         defer(note)
@@ -319,6 +320,24 @@ def test_a_handling_process_sweeps_after_a_task_once_an_interval(
         defer(note)
         drain()
         assert lost in store.records
+        time.now += 1
+        defer(note)
+        drain()
+        assert lost not in store.records
+
+
+@pytest.mark.parametrize("settings", [{"sweep_interval": 0}, {"transport": None}])
+def test_a_handling_process_that_is_not_to_sweep_or_cannot_does_not(
+    store: MemoryStore, time: Time, monkeypatch: Any, settings: dict[str, Any]
+) -> None:
+    transport = Queue()
+    monkeypatch.setattr(sweep, "_last", 0.0)
+    monkeypatch.setattr(sweep, "sweep", lambda **given: pytest.fail("it swept"))
+    with in_memory(transport=transport, store=store):
+        defer(note)
+        [task] = transport.queued()
+    with configured(**{"transport": transport, "store": store, **settings}):
+        assert run_one(task, transport) is Outcome.DONE
 
 
 def test_dead_letters_expire(queue: Queue, store: MemoryStore, time: Time) -> None:
