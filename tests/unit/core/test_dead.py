@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from defer_core import Delivery, Outcome, PermanentTaskFailure, config, dead, defer, execute
+from defer_core import Delivery, Outcome, PermanentTaskFailure, clock, config, dead, defer, execute
 from defer_core.__main__ import main
 from defer_core.errors import DecodeError, UnknownKeyError
 from defer_core.record import State
+from defer_core.sweep import sweep
 from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
 
 fails = True
@@ -130,6 +132,36 @@ def test_a_dropped_letter_is_gone_and_a_rerun_one_is_not_dropped(queue: MemoryTr
     letter_id = a_dead_letter(store)
     assert dead.drop(letter_id, store)
     assert store.get(letter_id) is None
+
+
+def test_what_somebody_else_has_changed_meanwhile_is_neither_rerun_nor_dropped(
+    queue: MemoryTransport, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = dead.find(a_dead_letter(store), store)
+    monkeypatch.setattr(store, "get", lambda _: replace(letter, lease="of before"))
+    with pytest.raises(KeyError, match="changed by somebody else"):
+        dead.rerun(letter.id, store)
+    assert not dead.drop(letter.id, store)
+    assert queue.queued() == [] and store.count(State.DEAD) == 1
+
+
+@pytest.mark.parametrize(("url", "expected"), [(None, "/_ah/queue/deferred"), ("/mine", "/mine")])
+def test_a_rerun_has_all_its_tries_again_and_goes_where_it_went(
+    queue: MemoryTransport, store: MemoryStore, url: str | None, expected: str
+) -> None:
+    letter = dead.find(a_dead_letter(store), store)
+    store.mark(letter.id, lease=letter.lease, attempts=9, doubtful_since=5.0, routing=replace(letter.routing, url=url))
+    assert dead.rerun(letter.id, store).url == expected
+    again = store.get(letter.id)
+    assert again is not None and (again.attempts, again.doubtful_since, again.reason) == (0, None, "")
+
+
+def test_without_a_retention_dead_letters_are_kept_for_ever(store: MemoryStore) -> None:
+    with in_memory(store=store, dead_retention=0):
+        a_dead_letter(store)
+        with clock.replaced(lambda: 1e11):
+            sweep()
+    assert store.count(State.DEAD) == 1
 
 
 def test_an_expiry_that_read_before_a_rerun_deletes_nothing(queue: MemoryTransport, store: MemoryStore) -> None:
