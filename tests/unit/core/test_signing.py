@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import replace
 
+import msgpack
 import pytest
 
 from defer_core import envelope
@@ -105,11 +106,24 @@ def test_what_is_no_envelope_is_said_to_be_none(wire: bytes) -> None:
 @pytest.mark.parametrize("content", [None, [], "text", [1, 2, 3, 4], ["a", "b", "c", b"d", -1], {"a": 1}])
 @pytest.mark.parametrize("flags", [0, 4])
 def test_content_of_the_wrong_form_is_refused(content: object, flags: int) -> None:
-    import msgpack
-
     header = bytes((0xDF, 1, flags)) + (0).to_bytes(8, "big")
     with pytest.raises(DecodeError):
         decode(header + msgpack.packb([None, None, None, content]))
+
+
+@pytest.mark.parametrize("wrong", ["30", -1, float("inf"), float("nan"), True, [30]])
+@pytest.mark.parametrize(("field", "place"), [("deadline", 0), ("expiry", 1)])
+def test_a_time_of_the_wrong_form_is_refused(wrong: object, field: str, place: int) -> None:
+    said: list[object] = [None, None, None, b"payload"]
+    said[place] = wrong
+    with pytest.raises(DecodeError, match=field):
+        decode(bytes((0xDF, 1, 0)) + bytes(8) + msgpack.packb(said))
+
+
+@pytest.mark.parametrize("wrong", ["a", ["a"], 1, {"a": 1}, {1: "a"}])
+def test_a_trace_of_the_wrong_form_is_refused(wrong: object) -> None:
+    with pytest.raises(DecodeError, match=r"trace|not allowed"):
+        decode(bytes((0xDF, 1, 0)) + bytes(8) + msgpack.packb([None, None, wrong, b"payload"]))
 
 
 def test_a_later_version_is_not_readable_yet() -> None:
