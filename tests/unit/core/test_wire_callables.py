@@ -191,6 +191,13 @@ def test_what_no_project_means_is_refused_at_both_ends(func: Any) -> None:
     assert codec.unpack_call(payload, free)[1] == ["true"]
 
 
+def test_a_forbidden_callable_in_a_partial_is_refused_by_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "hidden", functools.partial(os.system, "true"))
+    for ref in (f"{__name__}:hidden", ["partial", "os:system", ["true"], {}]):
+        with pytest.raises(CallableForbiddenError, match="system"):
+            codec.unpack_call(codec.pack([ref, [], {}]), config.Config())
+
+
 def test_what_a_test_puts_in_a_callable_s_place_is_called() -> None:
     with in_memory() as queue:
         defer(note, 1)

@@ -49,6 +49,7 @@ def plain(code: int, content: Any) -> Any:
         [["instance", msgpack.ExtType(ext.CALLABLE, msgpack.packb("builtins:print"))], [], {}],
         ["math:pi", [], {}],
         plain(ext.CALLABLE, 5),
+        plain(ext.CALLABLE, "math:pi"),
         plain(ext.TUPLE, {}),
         plain(ext.SET, 5),
         plain(ext.FROZENSET, "text"),
