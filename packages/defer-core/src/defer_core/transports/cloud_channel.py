@@ -90,8 +90,7 @@ class Connection:
         options = (
             ("grpc.primary_user_agent", "defer"),
             ("grpc.max_receive_message_length", -1),
-            ("grpc.minimal_stack", 1),  # what else a channel can do costs every call; the transport has retries itself
-            ("grpc.enable_deadline_checking", 1),
+            ("grpc.enable_retries", 0),  # the transport's own are enough, and these cost every call
         )
         if secure:
             self._channel = grpc.secure_channel(host, grpc.ssl_channel_credentials(root_certificates), options)
