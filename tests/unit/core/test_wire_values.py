@@ -8,8 +8,10 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import io
 import math
 import pickle
+import struct
 import uuid
 import zoneinfo
 from typing import Any, NamedTuple
@@ -318,6 +320,41 @@ def test_what_msgpack_has_types_for_is_not_taken_for_ours() -> None:
         except UnserializableError:
             continue
         assert type(found) is type(value) and found == value
+
+
+@pytest.mark.parametrize("before", [0, 5000])
+@pytest.mark.parametrize("size", [0, 1, 300, 70_000])
+def test_a_bytearray_stays_one_wherever_it_lies_and_however_long_it_is(before: int, size: int) -> None:
+    value = ["x" * before, {"a": [bytearray(size), bytes(size)]}, bytearray(size)]
+    found = there_and_back(value)
+    assert found == value
+    assert [type(each) for each in (*found[1]["a"], found[2])] == [bytearray, bytes, bytearray]
+
+
+@pytest.mark.parametrize("before", [0, 5000])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 16, 300, 70_000])
+def test_what_msgpack_would_pack_as_its_own_is_refused_without_pickle(before: int, size: int) -> None:
+    import msgpack
+
+    for value in (msgpack.ExtType(1, bytes(size)), memoryview(bytes(size)), msgpack.Timestamp(2**40 * (size == 300))):
+        with pytest.raises(UnserializableError, match=r"args\[0\]\[1\]"):
+            codec.pack_call(Task(func=function, args=(["x" * before, value],)), NATIVE)
+
+
+def test_what_lies_too_deep_is_refused() -> None:
+    value: Any = ()
+    for _ in range(reading.MAX_LEVELS - 1):
+        value = (value,)
+    assert there_and_back(value) == value
+    with pytest.raises(UnserializableError, match="levels deep"):
+        codec.pack(((value,),), NATIVE)
+
+
+def test_a_zone_that_was_read_from_a_file_has_no_name_to_travel_by() -> None:
+    file = b"TZif" + bytes(16) + struct.pack(">6I", 0, 0, 0, 0, 1, 4) + bytes(6) + b"UTC\0"
+    zone = zoneinfo.ZoneInfo.from_file(io.BytesIO(file))
+    with pytest.raises(UnserializableError, match="no key to find it by"):
+        codec.pack(dt.datetime(2026, 1, 1, tzinfo=zone), NATIVE)
 
 
 def test_the_callers_values_are_left_alone() -> None:

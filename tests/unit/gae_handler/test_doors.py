@@ -160,7 +160,13 @@ def test_doors_of_a_laptop_are_refused_on_google_cloud(
     monkeypatch: pytest.MonkeyPatch, door: str, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "x")
-    with in_memory(doors=[door], keys=["k" * 20]), pytest.raises(ConfigError, match="Google Cloud"):
+    settings = {**LOCAL, "doors": [door]} if door == "local" else {"doors": [door]}
+    with in_memory(**settings, keys=["k" * 20]), pytest.raises(ConfigError, match=r"door.*Google Cloud"):
+        names()
+
+
+def test_an_empty_secret_is_refused() -> None:
+    with in_memory(doors=["local"], door_options={"local": {"secret": ""}}), pytest.raises(ConfigError, match="empty"):
         names()
 
 

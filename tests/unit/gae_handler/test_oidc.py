@@ -275,8 +275,16 @@ def test_the_attempt_is_read_from_the_headers_of_http_targets(server: Certificat
 
 @pytest.mark.parametrize(
     "options, names",
-    [({}, "audience"), ({"audience": "a"}, "email"), ({"email": "e"}, "audience"), ({"audiences": "a"}, "audiences")],
+    [
+        ({}, "audience"),
+        ({"audience": "a"}, "email"),
+        ({"email": "e"}, "audience"),
+        ({"audiences": "a"}, "audiences"),
+        ({"audience": [], "email": "e"}, "audience"),
+        ({"audience": ["a", ""], "email": "e"}, "audience"),
+        ({"audience": "a", "email": [5]}, "email"),
+    ],
 )
-def test_what_is_missing_is_said_at_start_up(options: dict[str, str], names: str) -> None:
+def test_what_is_missing_is_said_at_start_up(options: dict[str, Any], names: str) -> None:
     with in_memory(doors=["oidc"], door_options={"oidc": options}), pytest.raises(ConfigError, match=names):
         configured_doors(current())

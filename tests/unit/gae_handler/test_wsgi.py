@@ -15,6 +15,7 @@ import defer_gae_handler
 from defer_core import ConfigError, defer
 from defer_core.testing import MemoryTransport, in_memory
 from defer_gae_handler import make_application, wrap_wsgi_app
+from defer_gae_handler.request import EnvironHeaders
 
 PATH = "/_ah/queue/deferred"
 
@@ -125,3 +126,12 @@ def test_the_exports_are_these() -> None:
     ]
     with pytest.raises(AttributeError):
         defer_gae_handler.nothing  # noqa: B018
+
+
+def test_headers_of_an_environ_are_a_mapping() -> None:
+    environ = {"REQUEST_METHOD": "POST", "HTTP_X_A": "1", "CONTENT_TYPE": "text/plain", "wsgi.version": (1, 0)}
+    headers = EnvironHeaders(environ)
+    assert dict(headers) == {"X-A": "1", "Content-Type": "text/plain"} and len(headers) == 2
+    assert (headers["x-a"], headers.get("CONTENT-TYPE"), headers.get("X-B")) == ("1", "text/plain", None)
+    with pytest.raises(KeyError):
+        headers["Request-Method"]
