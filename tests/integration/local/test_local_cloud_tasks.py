@@ -187,7 +187,7 @@ def test_what_is_not_supported_says_so(client: tasks_v2.CloudTasksClient) -> Non
         tasks_v2.Task(app_engine_http_request={"relative_uri": "/a b"}),
         tasks_v2.Task(app_engine_http_request={"relative_uri": "http://x/"}),
         tasks_v2.Task(http_request={"url": "/run"}),
-        tasks_v2.Task(http_request={"url": "http://x/a b"}),
+        tasks_v2.Task(http_request={"url": "http://x/a\n"}),
         tasks_v2.Task(http_request={"url": "http://x:99999/"}),
         tasks_v2.Task(http_request={"url": "http://"}),
         tasks_v2.Task(http_request={"url": "http://x/", "headers": {"A b": "c"}}),
@@ -211,6 +211,11 @@ def test_what_is_not_supported_says_so(client: tasks_v2.CloudTasksClient) -> Non
 def test_a_task_that_makes_no_sense_is_refused(client: tasks_v2.CloudTasksClient, task: tasks_v2.Task) -> None:
     with pytest.raises(exceptions.InvalidArgument):
         client.create_task(parent=QUEUE, task=task)
+
+
+def test_a_url_is_percent_encoded_where_it_must_be(client: tasks_v2.CloudTasksClient) -> None:
+    task = tasks_v2.Task(http_request={"url": "http://x/caf\xe9 noir"})
+    assert client.create_task(parent=QUEUE, task=task).http_request.url == "http://x/caf%C3%A9%20noir"
 
 
 # --- the size law -----------------------------------------------------------------------------------------------------

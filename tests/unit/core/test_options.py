@@ -60,6 +60,11 @@ def test_a_value_that_equals_a_remembered_one_is_checked_all_the_same(name: str,
         split(print, {name: bad}, told)
 
 
+def test_a_url_is_percent_encoded_where_it_must_be() -> None:
+    assert parsed(_url="/run?of=caf\xe9 noir").routing.url == "/run?of=caf%C3%A9%20noir"
+    assert parsed(_url="https://shop.example/a%20b").routing.url == "https://shop.example/a%20b"
+
+
 def test_other_keywords_are_the_callables_own_affair() -> None:
     assert split(plain, {"given": 1, "_queue": "mail"}, config.Config())[1] == {"given": 1}
 
@@ -113,9 +118,8 @@ def test_everything_has_its_place() -> None:
         ({"_target": "web", "_service": "web"}, "_target"),
         ({"_url": "relative"}, "_url"),
         ({"_url": 5}, "_url"),
-        ({"_url": "/a b"}, "_url"),
-        ({"_url": "/caf\xe9"}, "%20"),
         ({"_url": "/a\n"}, "_url"),
+        ({"_url": "https://caf\xe9.example/"}, "_url"),
         ({"_url": "https://"}, "_url"),
         ({"_url": "https:///run"}, "_url"),
         ({"_url": "https://shop.example:high/run"}, "_url"),

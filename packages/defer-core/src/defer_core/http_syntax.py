@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 
-_URL = re.compile(r"(?:/|https?://(?![/?#])[!-~])[!-~]*\Z")
+_URL = re.compile(r"(?:/|https?://[A-Za-z0-9.:@_\[\]-]+(?=[/?#]|\Z))[!-~]*\Z")
+_ENCODED = re.compile(r"[ \x80-\U0010ffff]+")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
+
+
+def encoded(url: str) -> str:
+    """A URL with spaces, and what is not ASCII, percent-encoded, as Cloud Tasks does it."""
+    if url.isascii() and " " not in url:
+        return url
+    from urllib.parse import quote
+
+    return _ENCODED.sub(lambda found: quote(found[0], errors="surrogatepass"), url)
 
 
 def is_url(text: str) -> bool:

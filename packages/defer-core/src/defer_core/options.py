@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from . import clock
 from .config import Config, nearest
 from .errors import OptionError
-from .http_syntax import is_header, is_url
+from .http_syntax import encoded, is_header, is_url
 from .task import RetryOptions, Routing, TaskOptions
 
 NAMES = frozenset(
@@ -175,11 +175,9 @@ def _eta(countdown: Any, eta: Any, config: Config) -> float | None:
 def _url(value: Any) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not is_url(value):
-        raise _bad(
-            "_url", value, "a path that begins with '/', or an absolute URL; with `%20` for a space, and the like"
-        )
-    return value
+    if not isinstance(value, str) or not is_url(encoded(value)):
+        raise _bad("_url", value, "a path that begins with '/', or an absolute URL")
+    return encoded(value)
 
 
 def _headers(value: Any) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 from google.cloud import tasks_v2
 from google.rpc import code_pb2
 
-from defer_core.http_syntax import is_header, is_url
+from defer_core.http_syntax import encoded, is_header, is_url
 from defer_core.options import MAX_ETA
 from defer_core.task import RetryOptions, Routing
 
@@ -194,6 +194,7 @@ def _complete_request(request: Message, kind: str, queue: str) -> None:
 
 
 def _check_http(request: Message) -> None:
+    request.url = encoded(request.url)
     if request.url.startswith("/") or not is_url(request.url):
         raise invalid("HttpRequest.url must start with http:// or https://, and be a valid URL.")
     if request.WhichOneof("authorization_header"):
