@@ -13,6 +13,7 @@ from defer_core.errors import (
     CallableError,
     OptionError,
     QueueNotFoundError,
+    TaskAlreadyExistsError,
     TaskSizeRefusedError,
     TransportUnavailableError,
     UnserializableError,
@@ -131,6 +132,12 @@ def test_an_unavailable_queue_leaves_those_tasks_to_the_sweep(store: Counting) -
         handles = defer_many(note, [(1,), (2,)])
     assert [handle.status for handle in handles] == [Status.SENT, Status.WAITS_FOR_SWEEP]
     assert len(store.records) == 2
+
+
+def test_a_name_of_ours_that_is_taken_is_that_of_a_first_try_which_arrived(store: Counting) -> None:
+    with in_memory(transport=Failing({1: TaskAlreadyExistsError()}), store=store):
+        handles = defer_many(note, [(0,), (1,)])
+    assert [handle.status for handle in handles] == [Status.SENT, Status.SENT]
 
 
 @pytest.mark.parametrize("policy", ["always", "when-large"])
