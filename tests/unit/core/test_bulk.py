@@ -174,6 +174,18 @@ def test_in_a_transaction_all_follow_the_commit(queue: MemoryTransport, store: C
     assert calls == ([((1,), {}), ((data,), {})] if commits else [])
 
 
+def test_what_fails_after_a_commit_leaves_the_rest_to_the_sweep(
+    queue: MemoryTransport, store: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(record_id: str) -> None:
+        raise MemoryError
+
+    with store.transaction():
+        handles = defer_many(note, [(1,), (2,), (3,)])
+        monkeypatch.setattr(store.forgotten, "add", lambda _: monkeypatch.setattr(store.forgotten, "add", full))
+    assert [handle.status for handle in handles] == [Status.SENT, Status.SENT, Status.WAITS_FOR_SWEEP]
+
+
 def test_small_tasks_leave_no_record(queue: MemoryTransport, store: Counting) -> None:
     handles = defer_many(note, [(1,), (2,)], _small_task=True)
     assert store.puts == 0 and all(handle.name and handle.was_enqueued for handle in handles)

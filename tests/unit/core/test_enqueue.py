@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -326,9 +327,26 @@ def test_an_unconfigured_defer_names_the_three_choices(monkeypatch: pytest.Monke
         defer(note)
 
 
-def test_adefer(queue: MemoryTransport) -> None:
+@pytest.mark.parametrize("with_asgiref", [True, False])
+def test_adefer(queue: MemoryTransport, monkeypatch: pytest.MonkeyPatch, with_asgiref: bool) -> None:
+    if with_asgiref:
+        import asgiref.sync  # noqa: F401 (a process of Django has it)
+    else:
+        monkeypatch.delitem(sys.modules, "asgiref.sync", raising=False)
     handle = asyncio.run(adefer(note, 1, _queue="mail"))
     assert handle.queue_name == "mail" and len(queue.queued()) == 1
+
+
+def test_the_delete_of_a_sent_record_rides_once_and_again_where_its_transaction_rolled_back(
+    queue: MemoryTransport, store: MemoryStore
+) -> None:
+    first = defer(note, 1).record_id
+    with pytest.raises(RuntimeError), store.transaction():
+        defer(note, 2)
+        raise RuntimeError
+    assert store.forgotten.peek() == (first,) and list(store.records) == [first]
+    second = defer(note, 3).record_id
+    assert store.forgotten.peek() == (second,) and list(store.records) == [second]
 
 
 def test_an_alias_that_no_store_has_is_refused(queue: MemoryTransport) -> None:
