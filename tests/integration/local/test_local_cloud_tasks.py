@@ -213,6 +213,12 @@ def test_a_task_that_makes_no_sense_is_refused(client: tasks_v2.CloudTasksClient
         client.create_task(parent=QUEUE, task=task)
 
 
+def test_the_name_of_a_task_that_never_was_stays_free(client: tasks_v2.CloudTasksClient) -> None:
+    with pytest.raises(exceptions.NotFound):
+        client.delete_task(name=f"{QUEUE}/tasks/mine")
+    assert client.create_task(parent=QUEUE, task=app_engine("mine")).name.endswith("/mine")
+
+
 def test_a_url_is_percent_encoded_where_it_must_be(client: tasks_v2.CloudTasksClient) -> None:
     task = tasks_v2.Task(http_request={"url": "http://x/caf\xe9 noir"})
     assert client.create_task(parent=QUEUE, task=task).http_request.url == "http://x/caf%C3%A9%20noir"

@@ -189,6 +189,20 @@ def test_the_tasks_of_a_living_dispatcher_are_not(file: Path, transport: LocalTr
     assert site.requests == []
 
 
+def test_a_sign_of_life_lasts_until_the_next_ones(file: Path, site: Site) -> None:
+    with Dispatcher(file=file, target=site) as dispatcher:
+        [row] = dispatcher.queue.dispatchers()
+        left = row["alive_until"] - clock.now()
+        assert dispatcher_module.BEAT < left <= dispatcher_module.BEAT_LASTS
+    assert dispatcher.queue.dispatchers() == []
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+def test_a_dispatcher_that_would_deliver_nothing_is_refused(file: Path, site: Site, concurrency: int) -> None:
+    with pytest.raises(ConfigError, match=f"concurrency is {concurrency}"):
+        Dispatcher(file=file, target=site, concurrency=concurrency)
+
+
 def test_a_server_that_is_not_there_costs_no_attempt(file: Path, transport: LocalTransport) -> None:
     transport.send(message(retry=RetryOptions(max_attempts=1)))
     with pytest.raises(TimeoutError):

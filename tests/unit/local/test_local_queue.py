@@ -101,6 +101,19 @@ def test_a_name_is_refused_while_its_task_is_there_and_for_a_day_after(queue: Du
         assert queue.add([a_task()]) == [True]
 
 
+def test_names_are_forgotten_once_they_are_free(queue: DurableQueue) -> None:
+    def kept() -> int:
+        return int(queue.file.connection().execute("SELECT count(*) FROM names").fetchone()[0])
+
+    queue.add([a_task()])
+    [task] = lease(queue)
+    queue.turn("me", [Settled(task=task, after=None)], limit=0, now=NOW)
+    for later, left in ((86_399, 1), (86_400, 0)):
+        with clock.replaced(lambda later=later: NOW + later):
+            queue.beat("me", "host", 1, NOW + later + 20)
+        assert kept() == left
+
+
 def test_a_taken_name_is_an_error_of_its_own_and_spoils_no_bulk(transport: LocalTransport) -> None:
     messages = [Message(body=b"", routing=Routing(name=name)) for name in ("a", "b", "a")]
     first, second, third = transport.send_many(messages)
