@@ -19,6 +19,7 @@ from defer_core.errors import CallableError, CallableForbiddenError, ConfigError
 from defer_core.testing import MemoryStore, drain, in_memory
 from defer_iteration import IterationRefusedError, models
 from defer_iteration import defer_iteration_with_finalize as walk
+from defer_iteration.store_memory import MemoryRows
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -80,6 +81,20 @@ def test_a_lambda_is_refused_naming_which(queue: Any, which: str) -> None:
     with pytest.raises(CallableError, match="lambda") as caught:
         walk(Row.objects.all(), **callables | {which: lambda *args: None})
     assert which in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("which", ["callback", "finalize"])
+def test_what_is_not_callable_is_refused_naming_which(queue: Any, which: str) -> None:
+    callables: dict[str, Any] = {"callback": iterations.callback, "finalize": iterations.finalize}
+    with pytest.raises(OptionError, match=f"{which} is 5: it must be callable"):
+        walk(Row.objects.all(), **callables | {which: 5})
+    assert not models.Iteration.objects.exists() and queue.queued() == []
+
+
+def test_rows_of_a_kind_of_their_own_travel_by_a_function(queue: Any) -> None:
+    with pytest.raises(IterationRefusedError, match="the function that returns them"):
+        walk(MemoryRows({}), iterations.callback, iterations.finalize)
+    assert not models.Iteration.objects.exists() and queue.queued() == []
 
 
 async def never_awaited(*args: Any) -> None:
