@@ -10,8 +10,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
+from django.db import models as db
 from django.db.models import F
 from django.test import override_settings
+from django.test.utils import isolate_apps
 from testapp import iterations
 from testapp.models import Author, Book, Row
 
@@ -41,6 +43,27 @@ def test_querysets_that_cannot_be_iterated(queue: Any, make: Callable[[], Any], 
     with pytest.raises(IterationRefusedError, match=why):
         walk(make(), iterations.callback, iterations.finalize)
     assert not models.Iteration.objects.exists() and queue.queued() == []
+
+
+@isolate_apps("testapp")
+def test_a_composite_primary_key_is_refused(queue: Any) -> None:
+    class Pair(db.Model):
+        pk = db.CompositePrimaryKey("left", "right")
+        left = db.IntegerField()
+        right = db.IntegerField()
+
+        class Meta:
+            app_label = "testapp"
+
+    with pytest.raises(IterationRefusedError, match="composite primary key"):
+        walk(Pair.objects.all(), iterations.callback, iterations.finalize)
+
+
+def test_a_manager_stands_for_all_its_rows(queue: Any) -> None:
+    Row.objects.create(number=1)
+    walk(Row.objects, iterations.callback, iterations.finalize)
+    drain()
+    assert len(iterations.seen) == len(iterations.finalized) == 1
 
 
 @pytest.mark.parametrize(
