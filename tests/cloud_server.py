@@ -46,6 +46,10 @@ class CloudServer:
     """Short names of queues that are not there."""
     batches: bool = False
     """Whether BatchCreateTasks is there."""
+    polls: int = 0
+    """How often a batch must be asked for until it is done; 0 is done at once."""
+    poll_errors: list[grpc.StatusCode] = field(default_factory=list)
+    """What the next GetOperation calls answer."""
     delay: float = 0.0
     """Seconds before an answer."""
     keeps: bool = True
@@ -55,6 +59,7 @@ class CloudServer:
     port: int = 0
     """Where it listens."""
     _numbers: Any = field(default_factory=itertools.count)
+    _operations: dict[str, Any] = field(default_factory=dict)
 
     def create(self, request: Any, context: grpc.ServicerContext) -> Any:
         """CreateTask."""
@@ -70,7 +75,7 @@ class CloudServer:
         return taken
 
     def batch_create(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """BatchCreateTasks: an operation that is done."""
+        """BatchCreateTasks: an operation, which is done once it has been asked for `polls` times."""
         self._note("BatchCreateTasks", context)
         if not self.batches:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "no batches")
@@ -84,10 +89,19 @@ class CloudServer:
                 )
             else:
                 answer.tasks.append(self._take(each))
-        operation = pb.Operation(name=f"{request.parent}/operations/1", done=True)
+        operation = pb.Operation(name=f"{request.parent}/operations/{next(self._numbers)}", done=True)
         operation.response.Pack(answer)
         operation.metadata.Pack(about)
-        return operation
+        self._operations[operation.name] = operation
+        return pb.Operation(name=operation.name) if self.polls else operation
+
+    def get_operation(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """GetOperation."""
+        self._note("GetOperation", context)
+        if self.poll_errors:
+            context.abort(self.poll_errors.pop(0), "not now")
+        self.polls -= 1
+        return protobuf().Operation(name=request.name) if self.polls > 0 else self._operations[request.name]
 
     def _note(self, method: str, context: grpc.ServicerContext) -> None:
         if not self.keeps:
@@ -127,8 +141,14 @@ def serving(
         "CreateTask": _unary(server.create, pb.CreateTaskRequest),
         "BatchCreateTasks": _unary(server.batch_create, pb.BatchCreateTasksRequest),
     }
+    operations = {"GetOperation": _unary(server.get_operation, pb.GetOperationRequest)}
     listener = grpc.server(ThreadPoolExecutor(workers), options=[("grpc.max_receive_message_length", -1)])
-    listener.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+    listener.add_generic_rpc_handlers(
+        [
+            grpc.method_handlers_generic_handler(SERVICE, methods),
+            grpc.method_handlers_generic_handler("google.longrunning.Operations", operations),
+        ]
+    )
     where = f"127.0.0.1:{port}"
     server.port = listener.add_secure_port(where, credentials) if credentials else listener.add_insecure_port(where)
     listener.start()

@@ -296,7 +296,36 @@ def test_without_batches_they_are_asked_for_once(server: CloudServer) -> None:
 def test_large_batches_are_split_by_bytes(server: CloudServer) -> None:
     server.batches = True
     to(server).send_many([message(os.urandom(1_000_000)) for _ in range(7)])
-    assert server.calls.count("BatchCreateTasks") == 2 and len(server.tasks) == 7
+    assert sorted(server.calls) == ["BatchCreateTasks"] * 2 + ["CreateTask"], "3, 3 and 1 of a megabyte"
+    assert len(server.tasks) == 7
+
+
+@pytest.mark.parametrize("errors", [[], [StatusCode.UNAVAILABLE]], ids=["answered", "busy at first"])
+def test_a_batch_that_takes_its_time_is_asked_for_until_it_is_done(
+    server: CloudServer, errors: list[StatusCode]
+) -> None:
+    server.batches, server.polls, server.poll_errors = True, 3, errors
+    server.names = {f"{QUEUE}/tasks/n-1"}
+    sender = to(server)
+    answers = sender.send_many([message(name=f"n-{n}") for n in range(3)])
+    assert (answers[0], type(answers[1]), answers[2]) == ("n-0", TaskAlreadyExistsError, "n-2")
+    assert len(server.tasks) == 2 and server.calls.count("CreateTask") == 0
+    sender.send_many([message(), message()])
+    assert server.calls[-2:] == ["CreateTask"] * 2, "no more batches where they do not answer at once"
+
+
+@pytest.mark.parametrize(
+    ("polls", "errors"),
+    [(10**6, []), (1, [StatusCode.PERMISSION_DENIED]), (1, [StatusCode.UNAVAILABLE] * 100)],
+    ids=["never done", "not allowed", "away"],
+)
+def test_a_batch_of_which_nobody_knows_what_became_is_ambiguous_and_not_sent_again(
+    server: CloudServer, polls: int, errors: list[StatusCode]
+) -> None:
+    server.batches, server.polls, server.poll_errors = True, polls, list(errors)
+    answers = to(server, timeout=0.5).send_many([message() for _ in range(3)])
+    assert [type(answer) for answer in answers] == [AmbiguousSendError] * 3
+    assert len(server.tasks) == 3 and server.calls.count("CreateTask") == 0
 
 
 def test_many_repeat_what_the_queue_was_not_there_for(server: CloudServer) -> None:

@@ -18,6 +18,8 @@ IN_FLIGHT = 100
 """Calls under way at once."""
 MAX_BATCH, MAX_BATCH_BYTES = 100, 3_500_000
 """Tasks in one call, and bytes: a gRPC server takes messages of 4 MiB."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds before a batch that is not done yet is asked for again: the wait doubles from the one to the other."""
 _LEFT_TO_SINGLE_CALLS = RETRIED | {"UNIMPLEMENTED", "INVALID_ARGUMENT"}
 """What a whole batch may be answered with that says nothing of its tasks."""
 
@@ -63,9 +65,9 @@ def batched(connection: Connection, requests: dict[int, Any], timeout: float) ->
     except TransportError:
         return {}, True  # there is no token: each single call says so
     answers: dict[int, Answer] = {}
-    at_once = True
+    at_once, until = True, time.monotonic() + timeout
     for some, call in calls:
-        found, done = _batch_answers(connection, call, {index: requests[index] for index in some}, timeout)
+        found, done = _batch_answers(connection, call, {index: requests[index] for index in some}, until)
         answers.update(found)
         at_once = at_once and done
     return answers, at_once
@@ -98,30 +100,37 @@ def _chunks(indices: list[int], requests: dict[int, Any]) -> Iterator[list[int]]
 
 
 def _batch_answers(
-    connection: Connection, call: Any, requests: dict[int, Any], timeout: float
+    connection: Connection, call: Any, requests: dict[int, Any], until: float
 ) -> tuple[dict[int, Answer], bool]:
     import grpc
 
     try:
         operation = call.result()
-        done = bool(operation.done)
-        if not done:
-            operation = _wait(connection, operation, timeout)
     except grpc.RpcError as error:
         code = error.code().name
         if code in _LEFT_TO_SINGLE_CALLS:
             return {}, code != "UNIMPLEMENTED"
         return {index: from_rpc(error, request) for index, request in requests.items()}, True
-    return _operation_answers(operation, requests), done
+    done = bool(operation.done)
+    return _operation_answers(operation if done else _waited_for(connection, operation, until), requests), done
 
 
-def _wait(connection: Connection, operation: Any, timeout: float) -> Any:
-    """Ask for a long-running operation until it is done, or the time is over."""
-    until, pause = time.monotonic() + timeout, 0.05
-    while not operation.done and time.monotonic() < until:
-        time.sleep(pause)
-        pause = min(pause * 2, 1.0)
-        operation = connection.get_operation(operation.name, timeout)
+def _waited_for(connection: Connection, operation: Any, until: float) -> Any:
+    """A long-running operation once it is done, or as it is when the time is over or nobody says how far it is. The
+    batch was taken: whatever fails here, its tasks are not to be sent again."""
+    import grpc
+
+    pause = FIRST_PAUSE
+    while not operation.done and (left := until - time.monotonic()) > 0:
+        time.sleep(min(pause, left))
+        pause = min(pause * 2, LONGEST_PAUSE)
+        try:
+            operation = connection.get_operation(operation.name, max(left, FIRST_PAUSE))
+        except grpc.RpcError as error:
+            if error.code().name not in RETRIED:
+                break
+        except TransportError:  # no token
+            break
     return operation
 
 
