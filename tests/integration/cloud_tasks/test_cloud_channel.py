@@ -126,6 +126,16 @@ def test_a_token_that_cannot_be_had_is_an_unavailable_queue(
     assert secure.calls == []
 
 
+def test_the_credentials_of_the_process_are_taken_where_none_are_given(
+    secure: CloudServer, certificate: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import google.auth
+
+    monkeypatch.setattr(google.auth, "default", lambda **options: (FakeCredentials(), "p"))
+    over_tls(secure, certificate, None).send(MESSAGE)
+    assert secure.metadata[0]["authorization"] == "Bearer token-1"
+
+
 def test_no_credentials_say_what_to_do(
     secure: CloudServer, certificate: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

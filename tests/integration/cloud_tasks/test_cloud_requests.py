@@ -195,6 +195,7 @@ def test_an_emulator_needs_neither_project_nor_token(
         (StatusCode.FAILED_PRECONDITION, QUEUE_MISSING, QueueNotFoundError, "queues create mail"),
         (StatusCode.ALREADY_EXISTS, "Requested entity already exists", TaskAlreadyExistsError, "already exists"),
         (StatusCode.INVALID_ARGUMENT, "Task size too large", TaskSizeRefusedError, "too large"),
+        (StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", TaskSizeRefusedError, "larger"),
         (StatusCode.INVALID_ARGUMENT, 'Task ID "?" can contain only letters', TransportRefusedError, "Task ID"),
         (StatusCode.PERMISSION_DENIED, "no", TransportRefusedError, "roles/cloudtasks.enqueuer"),
         (StatusCode.UNAUTHENTICATED, "no", TransportRefusedError, "roles/cloudtasks.enqueuer"),
@@ -216,6 +217,21 @@ def test_errors_are_ours_with_the_remedy_in_them(
         transport.send(message(queue="mail"))
     assert type(caught.value) is error
     assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("email", [None, "caller@p.iam.gserviceaccount.com"])
+def test_who_may_not_send_is_told_both_roles_that_a_token_takes(server: CloudServer, email: str | None) -> None:
+    server.errors = [(StatusCode.PERMISSION_DENIED, "no")]
+    with pytest.raises(TransportRefusedError) as caught:
+        to(server, service_account_email=email).send(message(url="https://x/"))
+    assert (f"roles/iam.serviceAccountUser on {email}" in str(caught.value)) == (email is not None)
+    assert ("serviceAccountUser" in str(caught.value)) == (email is not None)
+
+
+@pytest.mark.parametrize("url", ["shop.example", "/run", "https://", "https://shop.example:high"])
+def test_a_base_url_that_is_none_is_refused(server: CloudServer, url: str) -> None:
+    with pytest.raises(ConfigError, match="base_url is"):
+        to(server, base_url=url)
 
 
 @pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED])

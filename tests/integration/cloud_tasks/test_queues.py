@@ -26,6 +26,7 @@ class Queues:
         self.queues: dict[str, Any] = {}
         self.purged: list[str] = []
         self.masks: list[list[str]] = []
+        self.refusal = ""
 
     def handlers(self) -> dict[str, Any]:
         from defer_core.transports.cloud_message import protobuf
@@ -41,6 +42,8 @@ class Queues:
         }
 
     def CreateQueue(self, request: Any, context: Any) -> Any:
+        if self.refusal:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
         if request.queue.name in self.queues:
             context.abort(grpc.StatusCode.ALREADY_EXISTS, "Queue already exists")
         self.queues[request.queue.name] = request.queue
@@ -115,6 +118,22 @@ def test_a_queue_is_paused_resumed_and_purged(transport: CloudTasksTransport, qu
     assert admin.state("mail") == "RUNNING"
     admin.purge("mail")
     assert queues.purged == [full("mail")]
+
+
+def test_what_is_wrong_with_a_new_queue_is_no_queue_that_is_there(
+    transport: CloudTasksTransport, queues: Queues
+) -> None:
+    queues.refusal = "no such location"
+    with pytest.raises(TransportError, match=r"CreateQueue.*no such location"):
+        QueueAdmin(transport).create(QueueSettings(name="mail"))
+
+
+def test_the_command_says_that_nothing_is_declared(
+    transport: CloudTasksTransport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with configured(transport=transport):
+        assert main(["queues", "show"]) == 1
+    assert "No queues are declared" in capsys.readouterr().err
 
 
 def test_an_error_says_what_cloud_tasks_said(transport: CloudTasksTransport) -> None:
