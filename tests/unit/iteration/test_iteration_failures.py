@@ -9,6 +9,7 @@ import pytest
 from testapp import iterations
 from testapp.models import Row
 
+from defer_core import clock
 from defer_core.errors import OptionError, SingularTaskFailure
 from defer_core.testing import drain
 from defer_iteration import defer_iteration_with_finalize as walk
@@ -46,7 +47,6 @@ def test_a_row_that_raises_is_called_again_until_it_succeeds(queue: Any, rows: A
 
 
 def test_the_delay_grows(queue: Any, rows: Any) -> None:
-    from defer_core import clock
     from defer_core.delivery import Delivery
     from defer_core.execute import execute
 
@@ -133,6 +133,31 @@ def test_quarantined_rows_are_run_again(queue: Any, rows: Any) -> None:
     assert sorted(iterations.seen) == keys
     assert not models.Iteration.objects.exists() and not models.QuarantinedRow.objects.exists()
     assert iterations.finalized == [()]
+
+
+def test_a_run_of_quarantined_rows_hands_over_before_its_deadline(queue: Any, rows: Any) -> None:
+    keys, now = rows(4), [clock.now()]
+    again: list[Any] = []
+
+    def slow(row: Any) -> None:
+        again.append(row.pk)
+        now[0] += 300
+        if row.pk == keys[0]:
+            raise ValueError
+
+    for key in keys:
+        poison(key)
+    handle = walk(
+        Row.objects.all(), iterations.callback, iterations.finalize, _shards=1, _on_error="quarantine", _max_attempts=1
+    )
+    drain(queue)
+    assert len(handle.progress().quarantined) == 4
+    iterations.before[:] = [slow]
+    with clock.replaced(lambda: now[0]):
+        handle.retry_quarantined()
+        assert drain(queue).done == 2, "two rows of five minutes each, and the rest by a task of its own"
+    assert sorted(again) == keys and sorted(iterations.seen) == keys[1:]
+    assert [row.key for row in handle.progress().quarantined] == [(keys[0],)]
 
 
 def test_fail_stops_the_iteration_visibly(queue: Any, rows: Any) -> None:
