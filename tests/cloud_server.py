@@ -46,6 +46,10 @@ class CloudServer:
     """Short names of queues that are not there."""
     batches: bool = False
     """Whether BatchCreateTasks is there."""
+    batch_errors: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
+    """What the next BatchCreateTasks calls answer."""
+    operation_errors: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
+    """What the operations of the next BatchCreateTasks calls end with."""
     polls: int = 0
     """How often a batch must be asked for until it is done; 0 is done at once."""
     poll_errors: list[grpc.StatusCode] = field(default_factory=list)
@@ -79,7 +83,14 @@ class CloudServer:
         self._note("BatchCreateTasks", context)
         if not self.batches:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "no batches")
+        if self.batch_errors:
+            context.abort(*self.batch_errors.pop(0))
         pb = protobuf()
+        if self.operation_errors:
+            code, details = self.operation_errors.pop(0)
+            failed = pb.Operation(name=f"{request.parent}/operations/{next(self._numbers)}", done=True)
+            failed.error.code, failed.error.message = code.value[0], details
+            return failed
         answer, about = pb.BatchCreateTasksResponse(), pb.BatchCreateTasksMetadata()
         for index, each in enumerate(request.requests):
             if refused := self._refusal(each):

@@ -331,6 +331,35 @@ def test_a_batch_that_takes_its_time_is_asked_for_until_it_is_done(
 
 
 @pytest.mark.parametrize(
+    ("code", "details", "error"),
+    [
+        (StatusCode.INTERNAL, "oops", AmbiguousSendError),
+        (StatusCode.DEADLINE_EXCEEDED, "late", AmbiguousSendError),
+        (StatusCode.PERMISSION_DENIED, "no", TransportRefusedError),
+        (StatusCode.NOT_FOUND, QUEUE_MISSING, QueueNotFoundError),
+    ],
+)
+@pytest.mark.parametrize("where", ["batch_errors", "operation_errors"])
+def test_a_batch_that_fails_as_a_whole_fails_for_each(
+    server: CloudServer, where: str, code: grpc.StatusCode, details: str, error: type[TransportError]
+) -> None:
+    server.batches = True
+    setattr(server, where, [(code, details)])
+    answers = to(server).send_many([message() for _ in range(3)])
+    assert [type(answer) for answer in answers] == [error] * 3
+    assert server.calls == ["BatchCreateTasks"]
+
+
+@pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.INVALID_ARGUMENT])
+def test_a_batch_of_which_nothing_was_taken_goes_in_single_calls(server: CloudServer, code: grpc.StatusCode) -> None:
+    server.batches, server.batch_errors = True, [(code, "not as a batch")]
+    sender = to(server)
+    assert all(isinstance(answer, str) for answer in sender.send_many([message() for _ in range(3)]))
+    sender.send_many([message() for _ in range(3)])
+    assert server.calls == ["BatchCreateTasks", *["CreateTask"] * 3, "BatchCreateTasks"]
+
+
+@pytest.mark.parametrize(
     ("polls", "errors"),
     [(10**6, []), (1, [StatusCode.PERMISSION_DENIED]), (1, [StatusCode.UNAVAILABLE] * 100)],
     ids=["never done", "not allowed", "away"],
