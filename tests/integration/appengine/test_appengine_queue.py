@@ -113,6 +113,23 @@ def test_a_rollback_leaves_no_entity_and_no_task(queue: Any, payload: str, libra
     assert (tasks(queue), stored()) == ([], [])
 
 
+def test_of_many_that_could_not_all_be_written_none_is_left(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.appengine.api import datastore, datastore_errors
+
+    original, written = datastore.Put, []
+
+    def put(entities: Any, **options: Any) -> Any:
+        written.append(entities)
+        if len(written) == 2:
+            raise datastore_errors.Timeout("full")
+        return original(entities, **options)
+
+    monkeypatch.setattr(datastore, "Put", put)
+    with pytest.raises(datastore_errors.Timeout):
+        defer_many(note, [(1,), (noise(1_500_000),), (2,)])
+    assert len(written) == 2 and (tasks(queue), stored()) == ([], [])
+
+
 def test_the_sweep_does_not_send_a_large_transactional_task_twice(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ndb.transaction(lambda: defer(note, BIG), xg=True)
     later = time.time() + 10_000

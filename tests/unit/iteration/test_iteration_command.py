@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from django.core.management import CommandError, call_command
 from testapp import iterations
 from testapp.models import Row
 
-from defer_core.testing import drain
+from defer_core import clock
+from defer_core.testing import drain, run_one
 from defer_iteration import defer_iteration_with_finalize as walk
 from defer_iteration.iteration import IterationState
 from defer_iteration.management.commands.defer_iterations import bar
@@ -42,6 +44,38 @@ def test_watch_ends_when_nothing_is_under_way(queue: Any, rows: Any) -> None:
     walk(Row.objects.all(), iterations.callback, iterations.finalize, _delete_marker=False)
     drain(queue)
     assert "3 of 3" in run("--watch", "--interval", "0.01")
+
+
+def test_watch_follows_what_is_under_way(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows(30)
+    walk(Row.objects.all(), iterations.callback, iterations.finalize, _shards=1, _delete_marker=False)
+    now = [clock.now()]
+
+    def meanwhile(interval: float) -> None:
+        now[0] += interval
+        run_one(queue.queued()[0], queue)
+
+    monkeypatch.setattr(time, "sleep", meanwhile)
+    with clock.replaced(lambda: now[0]):
+        looks = run("--watch", "--interval", "10").splitlines()
+    assert [next(state for state in IterationState if f"  {state} " in look) for look in looks] == [
+        IterationState.NEW,
+        IterationState.RUNNING,
+        IterationState.FINALIZING,
+        IterationState.DONE,
+    ]
+    assert "0 of 30" in looks[1] and "0/1 shards" in looks[1]
+    assert "30 of 30" in looks[2] and "1/1 shards" in looks[2] and "2 rows/s" in looks[2]
+
+
+def test_watch_ends_when_told_to(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(interval: float) -> None:
+        raise KeyboardInterrupt
+
+    rows(3)
+    walk(Row.objects.all(), iterations.callback, iterations.finalize)
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert "  new " in run("--watch")
 
 
 def test_actions_by_the_beginning_of_an_id(queue: Any, rows: Any) -> None:
