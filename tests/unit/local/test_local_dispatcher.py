@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -187,6 +188,22 @@ def test_the_tasks_of_a_living_dispatcher_are_not(file: Path, transport: LocalTr
     with pytest.raises(TimeoutError, match="not idle"):
         Dispatcher(file=file, target=site).run_until_idle(timeout=0.2)
     assert site.requests == []
+
+
+def test_a_file_that_cannot_be_used_for_a_moment_stops_nothing(
+    file: Path, transport: LocalTransport, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatcher = Dispatcher(file=file, target=site)
+    turn = dispatcher.queue.turn
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(dispatcher.queue, "turn", turn)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(dispatcher.queue, "turn", full)
+    transport.send(message())
+    dispatcher.run_until_idle()
+    assert len(site.requests) == 1 and "cannot be used; trying again" in caplog.text
 
 
 def test_a_sign_of_life_lasts_until_the_next_ones(file: Path, site: Site) -> None:
