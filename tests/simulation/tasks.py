@@ -125,9 +125,15 @@ def operate(world: TaskWorld) -> None:
     if letters:
         letter = world.random.choice(letters)
         business_id = business_of(world, letter.id)
-        world.rerun[letter.id] = (business_id, world.attempts[business_id])
+        before, ours = world.rerun.get(letter.id), (business_id, world.attempts[business_id])
+        world.rerun[letter.id] = ours
         world.tell(f"a person re-runs {letter.id[:10]} ({business_id})")
-        dead.rerun(letter.id, store)
+        try:
+            dead.rerun(letter.id, store)
+        except KeyError:  # a late delivery has finished it, or somebody else re-runs it: nothing came of this
+            if world.rerun.get(letter.id) is ours:
+                world.rerun.pop(letter.id) if before is None else world.rerun.update({letter.id: before})
+            raise
 
 
 def business_of(world: TaskWorld, record_id: str) -> str:
