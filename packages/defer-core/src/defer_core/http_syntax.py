@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_URL = re.compile(r"(?:/|https?://[A-Za-z0-9.:@_\[\]-]+(?=[/?#]|\Z))[!-~]*\Z")
+_PATH = re.compile(r"/[!-~]*\Z")
+_ABSOLUTE = re.compile(r"https?://[A-Za-z0-9.:@_\[\]-]+(?=[/?#]|\Z)[!-~]*\Z")
 _ENCODED = re.compile(r"[ \x80-\U0010ffff]+")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
@@ -19,16 +20,26 @@ def encoded(url: str) -> str:
     return _ENCODED.sub(lambda found: quote(found[0], errors="surrogatepass"), url)
 
 
-def is_url(text: str) -> bool:
-    """Whether this is a path that begins with `/`, or an absolute URL of HTTP; ASCII, and free of spaces."""
-    if not _URL.match(text) or text.startswith("/"):
-        return bool(_URL.match(text))
+def is_path(text: str) -> bool:
+    """Whether this is a path that begins with `/`, with a query or without; ASCII, and free of spaces."""
+    return bool(_PATH.match(text))
+
+
+def is_absolute(text: str) -> bool:
+    """Whether this is an absolute URL of HTTP; ASCII, and free of spaces."""
+    if not _ABSOLUTE.match(text):
+        return False
     from urllib.parse import urlsplit
 
     try:
         return bool(urlsplit(text).hostname) and urlsplit(text).port != 0
     except ValueError:  # no port, or no IPv6 address
         return False
+
+
+def is_url(text: str) -> bool:
+    """Whether this is one or the other."""
+    return is_path(text) or is_absolute(text)
 
 
 def is_header(name: str, value: str) -> bool:

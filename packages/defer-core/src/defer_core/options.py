@@ -175,9 +175,10 @@ def _eta(countdown: Any, eta: Any, config: Config) -> float | None:
 def _url(value: Any) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not is_url(encoded(value)):
+    url = encoded(value) if isinstance(value, str) else ""
+    if not is_url(url):
         raise _bad("_url", value, "a path that begins with '/', or an absolute URL")
-    return encoded(value)
+    return url
 
 
 def _headers(value: Any) -> dict[str, str]:

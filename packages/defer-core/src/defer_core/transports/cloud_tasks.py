@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ..errors import ConfigError, TaskAlreadyExistsError, TransportError, TransportUnavailableError
-from ..http_syntax import is_url
+from ..http_syntax import is_absolute
 from ..task import Routing
 from .base import Message, Transport
 from .cloud_bulk import Answer, batched, pipelined
@@ -187,6 +187,6 @@ def _how(name: str) -> str:
 
 
 def _checked_url(url: str | None) -> str | None:
-    if url is not None and (url.startswith("/") or not is_url(url)):
+    if url is not None and not is_absolute(url):
         raise ConfigError(f"base_url is {url!r}: it is the beginning of an absolute URL, https://... .")
     return url

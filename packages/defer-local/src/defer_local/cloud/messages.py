@@ -7,7 +7,7 @@ from typing import Any
 from google.cloud import tasks_v2
 from google.rpc import code_pb2
 
-from defer_core.http_syntax import encoded, is_header, is_url
+from defer_core.http_syntax import encoded, is_absolute, is_header, is_path
 from defer_core.options import MAX_ETA
 from defer_core.task import RetryOptions, Routing
 
@@ -195,7 +195,7 @@ def _complete_request(request: Message, kind: str, queue: str) -> None:
 
 def _check_http(request: Message) -> None:
     request.url = encoded(request.url)
-    if request.url.startswith("/") or not is_url(request.url):
+    if not is_absolute(request.url):
         raise invalid("HttpRequest.url must start with http:// or https://, and be a valid URL.")
     if request.WhichOneof("authorization_header"):
         raise _no_tokens()
@@ -209,7 +209,7 @@ def _no_tokens() -> ApiError:
 
 def _complete_app_engine(request: Message, queue: str) -> None:
     request.relative_uri = request.relative_uri or "/"
-    if not request.relative_uri.startswith("/") or not is_url(request.relative_uri):
+    if not is_path(request.relative_uri):
         raise invalid("AppEngineHttpRequest.relative_uri must begin with '/', and be a valid path.")
     routing = request.app_engine_routing
     target = [routing.instance, routing.version, routing.service, f"{project_of(queue)}.appspot.com"]
