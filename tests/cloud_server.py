@@ -52,6 +52,8 @@ class CloudServer:
     """What the operations of the next BatchCreateTasks calls end with."""
     polls: int = 0
     """How often a batch must be asked for until it is done; 0 is done at once."""
+    stuck: str = ""
+    """The short name of a task whose batch is never done."""
     poll_errors: list[grpc.StatusCode] = field(default_factory=list)
     """What the next GetOperation calls answer."""
     delay: float = 0.0
@@ -112,7 +114,10 @@ class CloudServer:
         if self.poll_errors:
             context.abort(self.poll_errors.pop(0), "not now")
         self.polls -= 1
-        return protobuf().Operation(name=request.name) if self.polls > 0 else self._operations[request.name]
+        created, done = protobuf().BatchCreateTasksResponse(), self._operations[request.name]
+        done.response.Unpack(created)
+        is_stuck = any(self.stuck and task.name.endswith(f"/{self.stuck}") for task in created.tasks)
+        return protobuf().Operation(name=request.name) if self.polls > 0 or is_stuck else done
 
     def _note(self, method: str, context: grpc.ServicerContext) -> None:
         if not self.keeps:

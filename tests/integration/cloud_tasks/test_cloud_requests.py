@@ -373,6 +373,14 @@ def test_a_batch_of_which_nobody_knows_what_became_is_ambiguous_and_not_sent_aga
     assert len(server.tasks) == 3 and server.calls.count("CreateTask") == 0
 
 
+def test_a_batch_that_is_never_done_does_not_make_the_others_doubtful(server: CloudServer) -> None:
+    server.batches, server.stuck, server.polls = True, "first", 1
+    messages = [message(name="first"), *(message(name=f"n-{n}") for n in range(249))]
+    answers = to(server, timeout=0.5).send_many(messages)
+    assert [type(answer) for answer in answers[:100]] == [AmbiguousSendError] * 100
+    assert answers[100:] == [f"n-{n}" for n in range(99, 249)]
+
+
 def test_many_repeat_what_the_queue_was_not_there_for(server: CloudServer) -> None:
     server.errors = [(StatusCode.UNAVAILABLE, "busy")] * 5
     server.lose_answers = 3

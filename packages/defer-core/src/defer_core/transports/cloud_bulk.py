@@ -116,20 +116,24 @@ def _batch_answers(
 
 
 def _waited_for(connection: Connection, operation: Any, until: float) -> Any:
-    """A long-running operation once it is done, or as it is when the time is over or nobody says how far it is. The
-    batch was taken: whatever fails here, its tasks are not to be sent again."""
+    """A long-running operation once it is done, or as it is when the time is over (but it is asked about once: others
+    may have used the time up) or nobody says how far it is. The batch was taken: whatever fails here, its tasks are not
+    to be sent again."""
     import grpc
 
     pause = FIRST_PAUSE
-    while not operation.done and (left := until - time.monotonic()) > 0:
-        time.sleep(min(pause, left))
+    while not operation.done:
+        left = until - time.monotonic()
+        time.sleep(max(min(pause, left), 0.0))
         pause = min(pause * 2, LONGEST_PAUSE)
         try:
-            operation = connection.get_operation(operation.name, max(left, FIRST_PAUSE))
+            operation = connection.get_operation(operation.name, max(until - time.monotonic(), LONGEST_PAUSE))
         except grpc.RpcError as error:
             if error.code().name not in RETRIED:
                 break
         except TransportError:  # no token
+            break
+        if left <= 0:
             break
     return operation
 
