@@ -12,8 +12,8 @@ from importlib import metadata
 
 FRAMEWORKS = {"defer_core": ("django", "google.cloud", "google.appengine", "flask")}
 FRAMEWORKS["defer_gae_handler"] = FRAMEWORKS["defer_local"] = FRAMEWORKS["defer_core"]
-OPTIONAL = ("django", "google", "grpc", "jwt", "opentelemetry", "proto", "gcloudc", "django_tasks", "djangae")
-"""What a module of an adapter may lack, and nothing else."""
+OPTIONAL = ("django", "google", "grpc", "jwt", "opentelemetry", "proto", "gcloudc", "django_tasks", "djangae", "pytest")
+"""What a module of an adapter, or the suites of tests, may lack, and nothing else."""
 
 
 def main(package: str) -> None:
@@ -25,6 +25,8 @@ def main(package: str) -> None:
     assert not loaded, f"import {package} loads {loaded}"
     skipped = [name for name in modules(package) if not imports(name)]
     run_a_task()
+    if package == "defer_core":
+        miss_extras()
     version = metadata.version(package.replace("_", "-"))
     print(f"{package} {version} works alone; without extras: {skipped or 'nothing'}")
 
@@ -69,6 +71,23 @@ def run_a_task() -> None:
     with in_memory() as transport:
         defer(print, "a task ran")
         assert drain(transport).done == 1
+
+
+def miss_extras() -> None:
+    """What is not installed here is named by its extra."""
+    from defer_core import ConfigError, configure
+
+    for settings, extra in (
+        ({"transport": "cloud"}, "cloud-tasks"),
+        ({"transport": "appengine"}, "appengine"),
+        ({"store": "ndb"}, "datastore"),
+    ):
+        said = ""
+        try:
+            configure(**settings)
+        except ConfigError as error:
+            said = str(error)
+        assert f"defer-core[{extra}]" in said, f"{settings} said {said!r}"
 
 
 if __name__ == "__main__":

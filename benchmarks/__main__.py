@@ -11,6 +11,7 @@ import multiprocessing
 import operator
 import pkgutil
 import re
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,11 +19,12 @@ from pathlib import Path
 from ._figures import Figure, figures
 
 HEADINGS = ("measured", "floor", "ours", "ratio", "goal", "")
+MISSED = "not yet"
 COMPARE = {"≤": operator.le, "≥": operator.ge}
 
 
-def main() -> None:
-    """The command."""
+def main() -> int:
+    """The command. Returns the exit status: 1 if a goal was not reached."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("modules", nargs="*", help=f"which: {', '.join(modules())}")
     table: list[tuple[str, ...]] = [HEADINGS]
@@ -35,6 +37,7 @@ def main() -> None:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return int(any(row[-1] == MISSED for row in table))
 
 
 def modules() -> list[str]:
@@ -59,8 +62,8 @@ def verdict(ratio: float, goal: str) -> str:
     match = re.match(r"([≤≥])\s*([\d.]+)", goal)
     if match is None:
         return ""
-    return "reached" if COMPARE[match[1]](ratio, float(match[2])) else "not yet"
+    return "reached" if COMPARE[match[1]](ratio, float(match[2])) else MISSED
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,8 +16,9 @@ from typing import Any
 import django
 from django.conf import settings
 
-from defer_core import Task, codec
+from defer_core import Task
 from defer_core.config import Config
+from defer_core.wire import decoder, encoder
 
 from ._figures import Figure
 
@@ -69,10 +70,10 @@ def _compare(what: str, call: Any, goal: str) -> Iterator[Figure]:
     """A whole call: the function, its arguments and its keyword arguments."""
     args, kwargs = call
     task, triple = Task(func=called, args=tuple(args), kwargs=kwargs), (called, tuple(args), kwargs)
-    ours, theirs = codec.pack_call(task, CONFIG), pickle.dumps(triple, 5)
+    ours, theirs = encoder.pack_call(task, CONFIG), pickle.dumps(triple, 5)
     times = _in_turn(
         lambda: pickle.loads(pickle.dumps(triple, 5)),
-        lambda: codec.unpack_call(codec.pack_call(task, CONFIG), CONFIG),
+        lambda: decoder.unpack_call(encoder.pack_call(task, CONFIG), CONFIG),
     )
     yield f"{what}: time", f"{times[0] * 1e6:,.1f} µs", f"{times[1] * 1e6:,.1f} µs", times[1] / times[0], goal
     yield f"{what}: size", f"{len(theirs):,} B", f"{len(ours):,} B", len(ours) / len(theirs), goal

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from defer_core import Task, clock, codec, configure, envelope, frame
+from defer_core import Task, clock, configure
 from defer_core.config import current
+from defer_core.wire import encoder, envelope, frame
 
 from ._figures import Figure
 
@@ -66,7 +67,7 @@ def rows() -> list[Figure]:
 
 
 def _body() -> bytes:
-    payload = codec.pack_call(Task(func=no_op), current())
+    payload = encoder.pack_call(Task(func=no_op), current())
     return frame.wrap(envelope.encode(envelope.Envelope(payload=payload, created=clock.now())))
 
 

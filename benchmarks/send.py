@@ -28,8 +28,8 @@ from defer_core import configure, defer, defer_many
 from defer_core.stores.memory import MemoryStore
 from defer_core.task import Routing
 from defer_core.transports.base import Message
-from defer_core.transports.cloud_message import build, protobuf
-from defer_core.transports.cloud_tasks import CloudTasksTransport
+from defer_core.transports.cloud.message import build, protobuf
+from defer_core.transports.cloud.transport import CloudTasksTransport
 
 from ._figures import Figure
 from .codec import a_model
@@ -132,7 +132,7 @@ def calls_made() -> list[Figure]:
         return []
     from google.cloud import ndb
 
-    from defer_core.stores.ndb import NdbTaskStore
+    from defer_core.stores.ndb.store import NdbTaskStore
 
     store = NdbTaskStore(project=services.PROJECT, namespace=f"bench-{os.getpid()}")
     with serving(CloudServer(batches=True)) as server, ndb.Client(project=services.PROJECT).context():

@@ -55,7 +55,7 @@ def distributions(size: int) -> Iterator[tuple[str, Any, float]]:
 
 def split_up(what: str, queryset: Any, share: float) -> Iterator[Figure]:
     """Balance and time by number of shards."""
-    from defer_iteration.queryset_rows import QuerySetRows
+    from defer_iteration.rows.queryset import QuerySetRows
 
     number = queryset.count()
     floor = statistics.median(seconds(lambda: walk(queryset)) for _ in range(ROUNDS))

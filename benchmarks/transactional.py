@@ -60,7 +60,7 @@ def transactions(where: str) -> tuple[Callable[[], None], ...]:
     from django.db import transaction
 
     from defer_core import configure, defer
-    from defer_core.transports.cloud_tasks import CloudTasksTransport
+    from defer_core.transports.cloud.transport import CloudTasksTransport
 
     sender = CloudTasksTransport(project="p", location="l", emulator_host=where)
     configure(transport=sender, store="django", keys=KEYS, sweep_interval=0)

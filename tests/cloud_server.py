@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-from defer_core.transports.cloud_message import protobuf
+from defer_core.transports.cloud.message import protobuf
 
 SERVICE = "google.cloud.tasks.v2.CloudTasks"
 MAX_TASK = 1_048_569

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import services
@@ -13,8 +14,15 @@ DATABASES = {"sqlite": {"on_sqlite", "on_sql"}, "postgres": {"on_postgres", "on_
 services.prepare_run()  # before xdist starts its workers, which share what this process owns
 
 
+ISOLATED = [Path(__file__).parent / name for name in ("unit", "contract", "simulation")]
+"""Where tests have a queue of their own, as those of users have; the others send to real ones."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what the tests' own database cannot show; its lane runs it."""
+    for item in items:
+        if not any(item.path.is_relative_to(folder) for folder in ISOLATED):
+            item.add_marker(pytest.mark.defer_real)
     shown = DATABASES[os.environ.get("DEFER_TEST_DATABASE", "sqlite")]
     others = set().union(*DATABASES.values()) - shown
     left = [item for item in items if any(item.get_closest_marker(other) for other in others)]

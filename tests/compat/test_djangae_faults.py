@@ -28,13 +28,13 @@ from defer_core import Delivery, Outcome, clock, configure, execute
 from defer_core.config import current, reset
 from defer_core.errors import AmbiguousSendError, OptionError, TaskSizeRefusedError, TransportUnavailableError
 from defer_core.record import State
-from defer_core.sweep import sweep
 from defer_core.testing import MemoryTransport, drain, run_one
+from defer_core.upkeep.sweep import sweep
 from defer_django.conf import default_timezone
 from defer_django.store import DjangoTaskStore
-from defer_iteration import queryset_rows
 from defer_iteration.models import Iteration, Shard
-from defer_iteration.store_django import DjangoIterationStore
+from defer_iteration.rows import queryset
+from defer_iteration.stores.django import DjangoIterationStore
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -219,7 +219,7 @@ def test_19_a_header_that_anybody_can_send_runs_and_unpickles_nothing():
 
 
 def test_02_a_callback_that_changes_the_filtered_field_skips_no_row(monkeypatch):
-    monkeypatch.setattr(queryset_rows, "PAGE", 100)
+    monkeypatch.setattr(queryset, "PAGE", 100)
     make_rows(2500)
     iterate(Row.objects.filter(done=False))
     process_task_queues()
@@ -477,14 +477,14 @@ def test_23_a_killed_shard_goes_on_from_its_last_checkpoint(queue):
         now[0] += 4
         if row.number == 15 and not killed:
             killed.append(True)
-            raise SystemExit  # what a killed process looks like from inside
+            raise KeyboardInterrupt  # what a killed process looks like from inside
 
     killed = []
     tasks.before.append(four_seconds_a_row)
     with clock.replaced(lambda: now[0]):
         iterate(_shards=1)
         run_one(queue.queued()[0], queue)
-        with pytest.raises(SystemExit):
+        with pytest.raises(KeyboardInterrupt):
             run_one(queue.queued()[0], queue)
         process_task_queues()
     assert_complete(20)
@@ -511,7 +511,8 @@ def note_environment():
     tasks.ran.append((task_environment.task_queue_name(), task_environment.task_execution_count()))
 
 
-def test_24_the_queue_has_a_default_and_the_counts_are_numbers():
+def test_24_the_queue_has_a_default_and_the_counts_are_numbers(monkeypatch):
+    monkeypatch.setenv("GAE_ENV", "standard")
     defer(note_environment)
     process_task_queues()
     assert tasks.ran == [("default", 0)]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from compat.wire_calls import CALLS, ran
 
-from defer_core import Delivery, Outcome, clock, envelope, execute, frame
+from defer_core import Delivery, Outcome, clock, execute
 from defer_core.record import TaskRecord
 from defer_core.testing import MemoryStore, in_memory
+from defer_core.wire import envelope, frame
 
 FILES = Path(__file__).parent / "golden" / "wire_v1"
 MADE = 1_790_000_000.125
@@ -42,7 +43,7 @@ def test_a_claim_is_read() -> None:
     store = MemoryStore()
     payload = (FILES / "claim_signed.payload").read_bytes()
     with in_memory(store=store, keys=["golden secret"]):
-        claim = envelope.decode(frame.unwrap(body("claim_signed"))).claim
+        claim = envelope.decode(frame.unwrap(body("claim_signed"))).claim_check
         assert claim is not None and (claim.store, claim.alias, claim.size) == ("memory", "", len(payload))
         store.put([TaskRecord(id=claim.key, envelope=b"", payload=payload)])
         assert execute(body("claim_signed"), FIRST) is Outcome.DONE

@@ -1,4 +1,4 @@
-"""What every Transport promises, run against every adapter.
+"""What every Transport promises (`defer_core.testing.contracts`), run against every adapter.
 
 An adapter is a function that takes pytest's request and returns a fresh transport, and a function that says what its
 queue has: (queue, name, body) of each task.
@@ -6,21 +6,15 @@ queue has: (queue, name, body) of each task.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import services
 
-from defer_core.errors import TaskAlreadyExistsError
-from defer_core.record import new_id
-from defer_core.task import RetryOptions, Routing
-from defer_core.transports.base import Message, Transport
+from defer_core.spi import Transport
+from defer_core.testing.contracts import Queued, TransportContract
 
-Queued = list[tuple[str, str, bytes]]
-Adapter = tuple[Transport, Callable[[], Queued]]
+Adapter = tuple[Transport, Queued]
 
 
 def memory(request: pytest.FixtureRequest) -> Adapter:
@@ -42,14 +36,14 @@ def cloud(request: pytest.FixtureRequest, *, batches: bool) -> Adapter:
     services.library("google.cloud.tasks_v2")
     from cloud_server import CloudServer, serving
 
-    from defer_core.transports.cloud_tasks import CloudTasksTransport
+    from defer_core.transports.cloud.transport import CloudTasksTransport
 
     running = serving(CloudServer(batches=batches))
     server = running.__enter__()
     request.addfinalizer(lambda: running.__exit__(None, None, None))
     transport = CloudTasksTransport(project="p", location="l", emulator_host=f"127.0.0.1:{server.port}")
 
-    def queued() -> Queued:
+    def queued() -> list[tuple[str, str, bytes]]:
         return [(*task.name.split("/")[5::2], task.app_engine_http_request.body) for task in server.tasks]
 
     return transport, queued
@@ -68,7 +62,7 @@ def appengine(request: pytest.FixtureRequest) -> Adapter:
     bed.init_taskqueue_stub(root_path=str(folder))
     stub = bed.get_stub("taskqueue")
 
-    def queued() -> Queued:
+    def queued() -> list[tuple[str, str, bytes]]:
         queues = ("default", *names)
         return [(queue, t.name, t.payload) for queue in queues for t in stub.get_filtered_tasks(queue_names=queue)]
 
@@ -79,8 +73,9 @@ def cloud_on_local(request: pytest.FixtureRequest) -> Adapter:
     """The transport of Cloud Tasks on the server that `defer-local --grpc` runs."""
     services.library("grpc")
     services.library("google.cloud.tasks_v2")
-    from defer_core.queues import QueueAdmin, QueueSettings
-    from defer_core.transports.cloud_tasks import CloudTasksTransport
+    from defer_core.config.queues import QueueSettings
+    from defer_core.transports.cloud.queues import QueueAdmin
+    from defer_core.transports.cloud.transport import CloudTasksTransport
     from defer_local.cloud.server import CloudTasksServer
 
     server = CloudTasksServer(file=request.getfixturevalue("tmp_path") / "queue.sqlite3")
@@ -102,153 +97,22 @@ ADAPTERS: dict[str, Callable[[pytest.FixtureRequest], Adapter]] = {
 }
 
 
-@pytest.fixture(params=sorted(ADAPTERS))
-def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
-    transport, queued = ADAPTERS[request.param](request)
-    yield transport, queued
-    transport.close()
+class TestTransports(TransportContract):
+    @pytest.fixture(params=sorted(ADAPTERS))
+    def adapter(self, request: pytest.FixtureRequest) -> Iterator[Adapter]:
+        transport, queued = ADAPTERS[request.param](request)
+        yield transport, queued
+        transport.close()
 
+    @pytest.fixture
+    def transport(self, adapter: Adapter) -> Transport:
+        return adapter[0]
 
-def message(body: bytes = b"body", **routing: Any) -> Message:
-    return Message(body=body, routing=Routing(**({"url": "/_ah/queue/deferred"} | routing)))
+    @pytest.fixture
+    def queued(self, adapter: Adapter) -> Queued:
+        return adapter[1]
 
-
-def test_a_task_is_queued_under_the_name_that_is_returned(adapter: Adapter) -> None:
-    transport, queued = adapter
-    name = transport.send(message(queue="mail"))
-    assert name and queued() == [("mail", name, b"body")]
-
-
-def test_a_task_gets_the_name_that_it_asks_for(adapter: Adapter) -> None:
-    transport, queued = adapter
-    assert transport.send(message(name="N_1-a")) == "N_1-a"
-    assert queued() == [("default", "N_1-a", b"body")]
-
-
-def test_nameless_tasks_get_names_of_their_own(adapter: Adapter) -> None:
-    transport, queued = adapter
-    names = {transport.send(message()) for _ in range(20)}
-    assert len(names) == len(queued()) == 20
-
-
-def test_a_name_is_refused_while_it_is_taken(adapter: Adapter) -> None:
-    transport, queued = adapter
-    if not transport.supports_names:
-        pytest.skip("This queue does not refuse names.")
-    transport.send(message(b"first", name="n"))
-    with pytest.raises(TaskAlreadyExistsError):
-        transport.send(message(b"second", name="n"))
-    assert queued() == [("default", "n", b"first")]
-
-
-def test_a_name_is_another_in_another_queue(adapter: Adapter) -> None:
-    transport, queued = adapter
-    transport.send(message(name="n", queue="a"))
-    transport.send(message(name="n", queue="b"))
-    assert sorted(queued()) == [("a", "n", b"body"), ("b", "n", b"body")]
-
-
-@pytest.mark.parametrize("body", [b"", b"\x00\xff" * 7, b"\xc1" * 100_000, "largest"], ids=["0", "14", "100000", "max"])
-def test_a_body_arrives_as_it_was(adapter: Adapter, body: Any) -> None:
-    transport, queued = adapter
-    body = b"z" * transport.max_body if body == "largest" else body
-    transport.send(message(body))
-    assert queued()[0][2] == body
-
-
-def test_every_routing_is_taken(adapter: Adapter) -> None:
-    transport, queued = adapter
-    transport.send(
-        message(
-            name=new_id(),
-            queue="mail",
-            eta=time.time() + 3600.5,
-            headers={"X-A": "b"},
-            service="s",
-            version="v",
-            instance="i",
-            retry=RetryOptions(max_attempts=3, min_backoff=0.5, max_backoff=2, max_doublings=1, max_retry_duration=60),
-            dispatch_deadline=30.0,
-        )
-    )
-    transport.send(message(eta=time.time() - 60))
-    assert len(queued()) == 2
-
-
-def test_a_check_sends_nothing(adapter: Adapter) -> None:
-    transport, queued = adapter
-    transport.check(message(name=new_id(), eta=time.time() + 60, dispatch_deadline=30.0).routing)
-    assert queued() == []
-
-
-def test_many_are_answered_in_their_order(adapter: Adapter) -> None:
-    transport, queued = adapter
-    messages = [message(str(number).encode(), name=f"n-{number}") for number in range(230)]
-    assert transport.send_many(messages) == [f"n-{number}" for number in range(230)]
-    assert sorted(queued()) == sorted(("default", f"n-{number}", str(number).encode()) for number in range(230))
-
-
-def test_many_without_names_get_names(adapter: Adapter) -> None:
-    transport, queued = adapter
-    answers = transport.send_many([message(str(number).encode()) for number in range(30)])
-    by_name = {name: body for _, name, body in queued()}
-    assert [by_name[str(answer)] for answer in answers] == [str(number).encode() for number in range(30)]
-
-
-def test_one_refusal_among_many_concerns_nobody_else(adapter: Adapter) -> None:
-    transport, queued = adapter
-    if not transport.supports_names:
-        pytest.skip("This queue does not refuse names.")
-    transport.send(message(name="n-1"))
-    answers = transport.send_many([message(name=f"n-{number}", queue="default") for number in range(3)])
-    assert (answers[0], answers[2]) == ("n-0", "n-2")
-    assert isinstance(answers[1], TaskAlreadyExistsError)
-    assert len(queued()) == 3
-
-
-def test_many_may_be_none_and_of_several_queues(adapter: Adapter) -> None:
-    transport, queued = adapter
-    assert transport.send_many([]) == []
-    answers = transport.send_many([message(name=f"n-{number}", queue="ab"[number % 2]) for number in range(6)])
-    assert answers == [f"n-{number}" for number in range(6)]
-    assert [queue for queue, _, _ in sorted(queued())] == ["a"] * 3 + ["b"] * 3
-
-
-def test_it_says_whether_it_has_transactions(adapter: Adapter) -> None:
-    transport, queued = adapter
-    assert transport.in_transaction() is False
-    if not transport.supports_transactions:
-        with pytest.raises(NotImplementedError):
-            transport.send_in_transaction(message())
-        assert queued() == []
-
-
-def test_threads_may_share_it(adapter: Adapter) -> None:
-    transport, queued = adapter
-    errors: list[BaseException] = []
-
-    def worker() -> None:
-        try:
-            for _ in range(5):
-                transport.send(message())
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            if transport.name == "local":
-                transport.close()
-
-    threads = [threading.Thread(target=worker) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not errors and len(queued()) == 30
-
-
-def test_it_can_be_closed_more_than_once_and_used_again(adapter: Adapter) -> None:
-    transport, queued = adapter
-    transport.close()
-    transport.send(message())
-    transport.close()
-    transport.close()
-    assert len(queued()) == 1
+    def end_thread(self, transport: Transport) -> None:
+        """Close the connection of `local`, which is each thread's own."""
+        if transport.name == "local":
+            transport.close()

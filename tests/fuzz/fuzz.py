@@ -18,40 +18,46 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS))
+# in place of this folder, where `fuzz` would be this file
+sys.path[:] = [str(TESTS), *(each for each in sys.path if Path(each).resolve() != TESTS / "fuzz")]
 
 import zoneinfo  # noqa: E402, F401 (imports much by itself, which is not to be held against a body)
 
-from defer_core import clock, envelope, frame  # noqa: E402 (the path comes first)
+from compat import wire_calls  # noqa: E402 (the path comes first)
+from fuzz.shapes import SHAPES  # noqa: E402
+
+from defer_core import clock, config  # noqa: E402
 from defer_core.testing import MemoryStore, in_memory  # noqa: E402
-from defer_gae_handler import Door, Request, handle  # noqa: E402
+from defer_core.wire import envelope, frame  # noqa: E402 (the path comes first)
+from defer_gae_handler import Authenticator, Request, handle  # noqa: E402
 
 CORPUS = [TESTS / "compat" / "golden" / "wire_v1", TESTS / "fuzz" / "corpus"]
 SETTINGS: list[dict[str, Any]] = [
     {"keys": ["golden secret"]},
     {"allow_pickle": False, "callables": ["compat.wire_calls.note"]},
-    {"keys": ["golden secret"], "accept_legacy_pickles": False, "inline_limit": 1024},
+    {"keys": ["golden secret"], "accept_legacy_pickles": False, "inline_limit": 1024, "bind_queue": True},
+    {"allow_pickle": False, "callables": ("compat.wire_calls.note",), "accept_legacy_pickles": True},
 ]
-"""With keys, and without (behind a door that vouches for the queue): what passes then is held by the allow-list."""
+"""With keys, and without (the authenticator proves the sender alone): then the allow-list holds what passes."""
 STATUSES = {200, 400, 403, 405, 408, 413}
 MOST_MEMORY = 400 * 1024 * 1024
-"""Bytes that a process may have come to."""
+"""Bytes that a run may add to what its process has come to before."""
 TOLD = ("TaskName", "QueueName", "TaskRetryCount", "TaskExecutionCount", "TaskETA", "TaskPreviousResponse")
 
 
-class OpenDoor(Door):
+class AcceptAll(Authenticator):
     """Lets everybody in."""
 
     name = "open"
     target = "appengine"
 
-    def admits(self, request: Request) -> bool:
+    def accepts(self, request: Request) -> bool:
         return True
 
 
 def corpus() -> list[bytes]:
     """The bodies to begin with."""
-    return [file.read_bytes() for folder in CORPUS for file in sorted(folder.glob("*.bin"))]
+    return [file.read_bytes() for folder in CORPUS for file in sorted(folder.glob("*.bin"))] + SHAPES
 
 
 def mutated(draw: random.Random, bodies: list[bytes]) -> bytes:
@@ -100,6 +106,7 @@ def headers(draw: random.Random, body: bytes) -> dict[str, str]:
 def fuzz(seed: int, inputs: int) -> Counter[str]:
     """Try some inputs. Raises AssertionError, or whatever escaped, with the body in a note."""
     logging.disable(logging.CRITICAL)
+    peak_before = peak()
     draw, bodies, counts = random.Random(seed), corpus(), Counter[str]()
     for number in range(inputs):
         settings = SETTINGS[number % len(SETTINGS)]
@@ -108,16 +115,37 @@ def fuzz(seed: int, inputs: int) -> Counter[str]:
             method="POST", path="/", headers=headers(draw, body), read=lambda size, body=body: body[:size]
         )
         before = set(sys.modules)
-        with in_memory(store=MemoryStore(), doors=[OpenDoor()], grace=0.0, **settings), clock.replaced(lambda: 1.8e9):
+        with (
+            in_memory(store=MemoryStore(), authenticators=[AcceptAll()], grace=0.0, **settings),
+            clock.replaced(lambda: 1.8e9),
+        ):
             counts[tried(request, body)] += 1
+            assert config.current().callables == settings.get("callables"), (seed, number, body)
+            assert vars(wire_calls.note) == {} and wire_calls.note.__globals__ is vars(wire_calls), body
         imported = {name.partition(".")[0] for name in set(sys.modules) - before} - ALLOWED
         imported = {name for name in imported if "sysconfig" not in name}  # a zone's search path
         assert not imported, (imported, seed, number, body)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < MOST_MEMORY
+    assert peak() - peak_before < MOST_MEMORY
     return counts
 
 
-ALLOWED = {"zoneinfo", "_zoneinfo", "tzdata", "compat", "encodings", "importlib", "unicodedata", "stringprep", "google"}
+def peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+ALLOWED = {
+    "defer_core",
+    "zoneinfo",
+    "_zoneinfo",
+    "tzdata",
+    "compat",
+    "encodings",
+    "importlib",
+    "unicodedata",
+    "stringprep",
+    "google",
+}
 """What reading a value of the standard library's may import for itself."""
 
 

@@ -16,15 +16,16 @@ import atheris
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 with atheris.instrument_imports(include=["defer_core", "defer_gae_handler", "msgpack"]):
-    from fuzz.fuzz import SETTINGS, OpenDoor, tried
+    from fuzz.fuzz import SETTINGS, AcceptAll, corpus, tried
 
-    from defer_core import clock, frame
-    from defer_core.envelope import MAGIC, VERSION
+    from defer_core import clock
     from defer_core.testing import MemoryStore, in_memory
+    from defer_core.wire import frame
+    from defer_core.wire.envelope import MAGIC, VERSION
     from defer_gae_handler import Request
 
-TRUSTING = SETTINGS[1]
-"""Without keys, so that whatever comes is decoded."""
+TRUSTING = SETTINGS[3]
+"""Without keys, so that whatever comes is decoded, and pickles of older libraries too."""
 
 
 def body_of(data: bytes) -> bytes:
@@ -47,11 +48,18 @@ def test_one_input(data: bytes) -> None:
         return
     body = body_of(data)
     request = Request(method="POST", path="/", headers={}, read=lambda size: body[:size])
-    with in_memory(store=MemoryStore(), doors=[OpenDoor()], grace=0.0, **TRUSTING), clock.replaced(lambda: 1.8e9):
+    with (
+        in_memory(store=MemoryStore(), authenticators=[AcceptAll()], grace=0.0, **TRUSTING),
+        clock.replaced(lambda: 1.8e9),
+    ):
         tried(request, body)
 
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
+    for folder in sys.argv[1:]:
+        if not folder.startswith("-"):
+            for number, seed in enumerate(corpus()):
+                Path(folder, f"seed-{number}").write_bytes(b"\0" + seed)
     atheris.Setup(sys.argv, test_one_input)
     atheris.Fuzz()

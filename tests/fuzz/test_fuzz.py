@@ -9,8 +9,8 @@ import pytest
 from fuzz.fuzz import bomb, fuzz
 
 from defer_core import Delivery, Outcome, execute
-from defer_core.envelope import MAX_INFLATED
 from defer_core.testing import in_memory
+from defer_core.wire.envelope import MAX_INFLATED
 
 
 @pytest.fixture(autouse=True)

@@ -10,15 +10,15 @@ import services
 from testapp import tasks
 
 from defer_core import defer
-from defer_core.envelope import decode
 from defer_core.errors import PayloadTooLargeError, TaskSizeRefusedError, TaskTooLargeError
-from defer_core.frame import unwrap
 from defer_core.record import State, new_id
 from defer_core.stores.base import MAX_PAYLOAD, TaskStore
 from defer_core.stores.memory import MemoryStore
 from defer_core.stores.sqlite import SQLiteTaskStore
 from defer_core.testing import MemoryTransport, drain, in_memory
 from defer_core.transports.base import Message
+from defer_core.wire.envelope import decode
+from defer_core.wire.frame import unwrap
 
 LIMIT = 100 * 1024
 """The inline limit where nothing else is configured."""
@@ -49,7 +49,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[TaskStore]:
         made.close()
     else:
         services.library("google.cloud.ndb")
-        from defer_core.stores.ndb import NdbTaskStore
+        from defer_core.stores.ndb.store import NdbTaskStore
 
         address = request.getfixturevalue("firestore")
         request.getfixturevalue("monkeypatch").setenv("DATASTORE_EMULATOR_HOST", address)
@@ -71,8 +71,8 @@ def sized(body: int) -> bytes:
     return os.urandom(body - around)
 
 
-def is_claim(message: Message) -> bool:
-    return decode(unwrap(message.body)).claim is not None
+def is_claim_check(message: Message) -> bool:
+    return decode(unwrap(message.body)).claim_check is not None
 
 
 def payload_of(store: TaskStore, record_id: str | None) -> bytes | None:
@@ -88,7 +88,7 @@ def test_the_inline_limit_bounds_the_body_as_sent(
     data = sized(size)
     handle = defer(tasks.record, data)
     [task] = queue.queued()
-    assert is_claim(task.message) is claimed and len(task.message.body) <= LIMIT
+    assert is_claim_check(task.message) is claimed and len(task.message.body) <= LIMIT
     assert claimed or len(task.message.body) == size
     assert (payload_of(store, handle.record_id) is not None) is claimed
     drain()
@@ -99,7 +99,7 @@ def test_a_configured_limit_is_the_limit(store: TaskStore) -> None:
     with in_memory(store=store, inline_limit=5000) as queue:
         defer(tasks.record, sized(5000))
         defer(tasks.record, sized(5001))
-        assert [is_claim(task.message) for task in queue.queued()] == [False, True]
+        assert [is_claim_check(task.message) for task in queue.queued()] == [False, True]
 
 
 def test_a_small_task_may_have_the_limit_and_not_a_byte_more(queue: MemoryTransport, store: TaskStore) -> None:
@@ -117,7 +117,7 @@ def test_the_service_s_own_limit_is_answered_by_a_claim(store: TaskStore) -> Non
         fits, over = sized(3000), sized(3001)
         first, second = defer(tasks.record, fits), defer(tasks.record, over)
         assert first.was_enqueued and second.was_enqueued
-        assert [is_claim(task.message) for task in queue.queued()] == [False, True]
+        assert [is_claim_check(task.message) for task in queue.queued()] == [False, True]
         drain()
     assert sorted(tasks.calls) == sorted([(fits,), (over,)])
 
@@ -144,6 +144,6 @@ def payload(size: int) -> bytes:
     with in_memory(store=MemoryStore()) as queue:
         probe = os.urandom(size // 2)
         defer(tasks.record, probe)
-        claim = decode(unwrap(queue.queued()[0].message.body)).claim
+        claim = decode(unwrap(queue.queued()[0].message.body)).claim_check
     assert claim is not None
     return os.urandom(size - claim.size + len(probe))

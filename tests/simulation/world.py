@@ -18,13 +18,17 @@ from unittest import mock
 import greenlet
 
 from defer_core import clock, config
+from defer_core.config import active
 from defer_core.errors import AmbiguousSendError, TransportUnavailableError
-from defer_core.record import TaskRecord
+from defer_core.record import State, TaskRecord
 from defer_core.stores.base import ForgetList, TaskStore
 from defer_core.stores.memory import MemoryStore
 from defer_core.transports.base import Message, Transport
 from defer_core.transports.memory import MemoryTransport, QueuedTask
-from defer_gae_handler import Door, Request, handle
+from defer_gae_handler import Authenticator, Request, handle
+
+HELD_UP = 130.0
+"""Seconds that a slow call takes: longer than a lease."""
 
 
 class Crash(BaseException):
@@ -43,6 +47,11 @@ class World:
         """What `start` makes."""
         return Process
 
+    slow: ClassVar[float] = 0.0
+    """The chance that a seam call takes longer than any lease."""
+    name_lifetime: ClassVar[float] = 4000.0
+    """Seconds after which the queue forgets the name of a task that is gone: longer than any `name_window`."""
+
     def __init__(self, seed: int, *, faults: float = 0.1, settings: dict[str, Any] | None = None) -> None:
         self.random = random.Random(seed)
         self.now = 1_800_000_000.0
@@ -52,9 +61,11 @@ class World:
         self.settings = settings or {}
         self.store = MemoryStore()
         self.store.wait = _let_others_run
-        self.queue = MemoryTransport()
+        self.queue = ForgetfulQueue(self.name_lifetime)
         self.delivered: list[QueuedTask] = []
         """Tasks that were answered 2xx, which a faulty queue may deliver again."""
+        self.late: list[QueuedTask] = []
+        """Tasks whose answers were lost, and that the queue will deliver again at last."""
         self.delivering: set[str] = set()
         """The tasks that workers have been started on since the last rest."""
         self.runnable: list[tuple[greenlet.greenlet, Process]] = []
@@ -79,6 +90,9 @@ class World:
 
     def check(self) -> None:
         """Look for what must never be, after each step."""
+
+    def check_sent(self, message: Message) -> None:
+        """Look for what must not be sent, once the queue has taken it."""
 
     def tell(self, text: str) -> None:
         """Add a line to the story."""
@@ -123,16 +137,35 @@ class World:
         if key in self.queue.tasks:
             self.queue.retry(self.queue.tasks[key])
         status: int | None = None
+        store = config.current().the_store
+        process = store.process if isinstance(store, FaultyStore) else None
         try:
             status = handle(_request(task)).status
+            if process is not None:
+                process.answered = 200 <= status < 300
         finally:
             self.tell(f"  {task.name[:10]}: {status or 'no answer'}")
         if 200 <= status < 300:
             if self.faults and self.chance(0.1):
-                self.counts["answer lost"] += 1
+                self.lose_answer(task)
             else:
                 self.queue.remove(task)
                 self.delivered.append(task)
+
+    def lose_answer(self, task: QueuedTask) -> None:
+        """The queue does not learn that a task is done, and will deliver it again, soon or late."""
+        self.counts["answer lost"] += 1
+        if self.chance(0.5):
+            self.counts["answer lost for long"] += 1
+            again = self.queue.tasks.pop((task.message.routing.queue, task.name), None)
+            self.late += [again] if again else []
+
+    def bring_late(self) -> None:
+        """What had been delivered long ago comes again, when all is quiet."""
+        self.now += self.random.choice([100, 500, 5000])
+        for task in self.late:
+            self.queue.tasks[task.message.routing.queue, task.name] = task
+        self.late.clear()
 
     def start_delivery(self, *, late: bool = True) -> None:
         """A worker that delivers a task: one that is due, or sometimes one that is not, or that has been done."""
@@ -148,19 +181,40 @@ class World:
             self.start(f"worker on {task.name[:10]}", lambda: self.deliver(task))
 
 
+class ForgetfulQueue(MemoryTransport):
+    """Refuses a name for as long as its task is there, and for a time after; as real queues do."""
+
+    def __init__(self, lifetime: float) -> None:
+        super().__init__()
+        self.lifetime = lifetime
+        self.gone: dict[tuple[str, str | None], float] = {}
+        """When the task of a name was taken out."""
+
+    def send(self, message: Message) -> str:
+        key = (message.routing.queue, message.routing.name)
+        if key in self.gone and clock.now() - self.gone[key] > self.lifetime:
+            del self.gone[key]
+            self._names.discard(key)  # type: ignore[arg-type]
+        return super().send(message)
+
+    def remove(self, task: QueuedTask) -> None:
+        super().remove(task)
+        self.gone[task.message.routing.queue, task.name] = clock.now()
+
+
 def _let_others_run() -> None:
     parent = greenlet.getcurrent().parent
     if parent is not None:
         parent.switch()
 
 
-class OpenDoor(Door):
+class AcceptAll(Authenticator):
     """Lets everybody in."""
 
     name: ClassVar[str] = "open"
     target: ClassVar[str] = "appengine"
 
-    def admits(self, request: Request) -> bool:
+    def accepts(self, request: Request) -> bool:
         return True
 
 
@@ -182,14 +236,22 @@ class Process:
 
     def __init__(self, name: str, world: World) -> None:
         self.name, self.world, self.crashed = name, world, False
+        self.faults = 0
+        """How many faults it has met."""
+        self.answered = False
+        """Whether the task that it was to run is done."""
         store = FaultyStore(self)
         self.config = config.Config(
-            transport=FaultyTransport(self), store=store, sweep_interval=0.0, doors=[OpenDoor()], **world.settings
+            transport=FaultyTransport(self),
+            store=store,
+            sweep_interval=0.0,
+            authenticators=[AcceptAll()],
+            **world.settings,
         )
 
     def enter(self) -> None:
         """The processor is this process's: so is what a process has globally."""
-        config._explicit = self.config
+        active._explicit = self.config
 
     def pause(self) -> None:
         """Let other processes run. A dead one does nothing more."""
@@ -206,6 +268,10 @@ class Process:
         if self.crashed:
             raise Crash
         self.pause()
+        if world.faults and world.slow and world.chance(world.slow):
+            world.counts["held up"] += 1
+            world.now += HELD_UP
+            self.pause()
         fault = self._fault(before=before, after=after)
         if fault == "crash before":
             self.crash(what, fault)
@@ -226,6 +292,7 @@ class Process:
         faults = ["crash before", "transient error"] * before + ["crash after", "ambiguous error"] * after
         fault = world.random.choice(faults)
         world.counts[fault] += 1
+        self.faults += 1
         return fault
 
     def crash(self, what: str, fault: str) -> None:
@@ -249,10 +316,12 @@ class FaultyTransport(Transport):
         try:
             if world.faults and world.chance(world.outage):
                 world.counts["outage"] += 1
+                self.process.faults += 1
                 world.tell(f"{self.process.name}: no answer to {message.routing.name}")
                 raise DatabaseError("outage")
             with self.process.call(f"send {message.routing.name or '?'}"):
                 name = world.queue.send(message)
+                world.check_sent(message)
                 world.bodies.setdefault(message.body, set()).add(name)
                 world.tell(f"{self.process.name}: sent {name[:10]}")
                 return name
@@ -271,6 +340,8 @@ class FaultyStore(TaskStore):
     def __init__(self, process: Process) -> None:
         self.process, self.inner = process, process.world.store
         self.forgotten = ForgetList()
+        self.leases: dict[str, str] = {}
+        """By record, what this process has leased."""
         self.notes: ContextVar[tuple[str, ...]] = ContextVar("notes", default=())
 
     def put(self, records: Sequence[TaskRecord], forget: Sequence[str] = ()) -> None:
@@ -283,22 +354,45 @@ class FaultyStore(TaskStore):
 
     def delete(self, record_ids: Sequence[str], *, lease: str | None = None) -> int:
         with self.process.call(f"delete {', '.join(each[:10] for each in record_ids)}"):
-            return self.inner.delete(record_ids, lease=lease)
+            held = all(map(self._is_ours, record_ids))
+            return self._only_if(held, self.inner.delete(record_ids, lease=lease), "deleted")
 
-    def lease_due(self, *, now: float, limit: int, seconds: float) -> list[TaskRecord]:
-        with self.process.call("lease"):
-            return self.inner.lease_due(now=now, limit=limit, seconds=seconds)
+    def lease_due(self, *, now: float, limit: int, seconds: float, state: State = State.PENDING) -> list[TaskRecord]:
+        with self.process.call(f"lease {state}"):
+            leased = self.inner.lease_due(now=now, limit=limit, seconds=seconds, state=state)
+            self.leases |= {record.id: record.lease for record in leased}
+            return leased
+
+    def _is_ours(self, record_id: str) -> bool:
+        """Whether a sweep may change a record; whoever is no sweep may always, or is asked for the lease."""
+        record = self.inner._records.get(record_id)
+        return self.process.name != "sweep" or record is None or record.lease == self.leases.get(record_id, "")
+
+    def _only_if(self, held: bool, done: Any, what: str) -> Any:
+        if done and not held:
+            self.process.world.violations.append(f"a sweep has {what} a record that it did not hold any more")
+        return done
 
     def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
         with self.process.call(f"mark {record_id[:10]} {changes.get('state', '')}"):
-            return self.inner.mark(record_id, lease=lease, new_lease=new_lease, **changes)
+            held = self._is_ours(record_id)
+            return self._only_if(
+                held, self.inner.mark(record_id, lease=lease, new_lease=new_lease, **changes), "changed"
+            )
 
     def list(self, *args: Any, **kwargs: Any) -> list[TaskRecord]:
         with self.process.call("list", writes=False):
             return self.inner.list(*args, **kwargs)
 
-    def count(self, *args: Any) -> int:
-        return self.inner.count(*args)
+    def count(self, *args: Any, **kwargs: Any) -> int:
+        return self.inner.count(*args, **kwargs)
+
+    def count_unverified(self) -> int:
+        return self.inner.count_unverified()
+
+    def expire(self, before: float, *, limit: int) -> int:
+        with self.process.call("expire"):
+            return self.inner.expire(before, limit=limit)
 
     def oldest_pending(self) -> float | None:
         return self.inner.oldest_pending()

@@ -37,3 +37,52 @@ async def later() -> None:
 @task
 def refuse() -> None:
     raise PermanentTaskFailure("never")
+
+
+@task
+def give(what: str) -> Any:
+    tasks.record("give", what)
+    return {"none": None, "tuple": (1, 2), "object": object(), "deep": {"a": [{1, 2}]}, "generator": iter_of()}[what]
+
+
+def iter_of() -> Any:
+    yield 1
+
+
+def plain(number: int) -> None:
+    tasks.record("plain", number)
+
+
+wrapped = task(plain)
+unnamed = task(lambda: None)
+
+
+def replaced() -> None:
+    pass
+
+
+first = task(replaced)
+
+
+@task
+def replaced() -> None:  # type: ignore[no-redef]
+    pass
+
+
+class Holder:
+    @task
+    def method() -> None:  # type: ignore[misc]
+        pass
+
+
+def decorated_after(inner: Any) -> Any:
+    return lambda: inner.enqueue()
+
+
+@decorated_after
+@task
+def hidden() -> None:
+    pass
+
+
+hidden_task = hidden.__closure__[0].cell_contents  # type: ignore[attr-defined]

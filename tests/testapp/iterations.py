@@ -13,6 +13,8 @@ from .models import Row
 
 seen: list[Any] = []
 """Primary keys in the order in which they were passed."""
+batches: list[list[Any]] = []
+"""The primary keys of each list that was passed, also of those that raised."""
 shards: dict[Any, tuple[Any, ...]] = {}
 """By primary key: the index that the callback was told, in its three ways."""
 finalized: list[tuple[Any, ...]] = []
@@ -23,11 +25,17 @@ before: list[Callable[[Any], None]] = []
 """Called with every row first: tests put their mischief here."""
 finalizing: list[Callable[[], None]] = []
 """Called by `finalize` first."""
+news: list[tuple[Any, ...]] = []
+"""What `on_failed` was told: the state, the reason and the arguments."""
+waits: list[Any] = []
+"""What `throttle` returns, one after the other; then None. An exception is raised."""
+asked: list[int] = []
+"""How many rows had been passed whenever `throttle` was asked."""
 
 
 def reset() -> None:
     """Forget everything."""
-    for each in (seen, shards, finalized, counters, before, finalizing):
+    for each in (seen, batches, shards, finalized, counters, before, finalizing, news, waits, asked):
         each.clear()
 
 
@@ -49,6 +57,19 @@ def callback(row: Any, *args: Any, **kwargs: Any) -> None:
         shard.count(str(each))
 
 
+def batch_callback(rows: list[Any], *args: Any) -> None:
+    """Note the rows of a list, once none has raised."""
+    batches.append([row.pk for row in rows])
+    for row in rows:
+        for each in before:
+            each(row)
+    seen.extend(row.pk for row in rows)
+    shard = current_shard()
+    assert shard is not None
+    shards.update((row.pk, (shard.index,)) for row in rows)
+    shard.count("passed", len(rows))
+
+
 def finalize(*args: Any, **kwargs: Any) -> None:
     """Note the call."""
     for each in finalizing:
@@ -57,6 +78,22 @@ def finalize(*args: Any, **kwargs: Any) -> None:
     assert iteration is not None
     finalized.append((*args, kwargs) if kwargs else args)
     counters.append(dict(iteration.counters))
+
+
+def on_failed(*args: Any, **kwargs: Any) -> None:
+    """Note the news."""
+    iteration = current_iteration()
+    assert iteration is not None
+    news.append((iteration.state.value, iteration.reason, args, kwargs))
+
+
+def throttle() -> Any:
+    """Wait as the test says."""
+    asked.append(len(seen))
+    answer = waits.pop(0) if waits else None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def all_rows() -> Any:

@@ -8,6 +8,9 @@ from typing import Any
 from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
+from model_utils import FieldTracker
+
+from . import tasks
 
 
 class Author(models.Model):
@@ -125,6 +128,18 @@ class Row(models.Model):
     done = models.BooleanField(default=False)
 
 
+class Tracked(models.Model):
+    """A package's attribute that refers back to its instance."""
+
+    name = models.CharField(max_length=50)
+    tracker = FieldTracker()
+
+    def rename(self, name: str) -> None:
+        """Tell what was known of the name before, as the tracker has it."""
+        self.name = name
+        tasks.record("renamed", self.tracker.previous("name"), self.name)
+
+
 class Child(models.Model):
     """Joins that repeat a row."""
 
@@ -137,3 +152,6 @@ class Ledger(models.Model):
 
     key = models.CharField(max_length=100, unique=True)
     count = models.IntegerField(default=0)
+
+
+from .shapes import *  # noqa: E402, F403 (they refer to those above)

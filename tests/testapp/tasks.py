@@ -18,6 +18,11 @@ def fail(message: str = "no") -> None:
     raise ValueError(message)
 
 
+def refuse(*args: Any, **kwargs: Any) -> None:
+    """A task that raises, whatever it is given."""
+    raise ValueError("refused")
+
+
 def ledger(key: str) -> None:
     """Count a run in the database."""
     from django.db.models import F

@@ -14,6 +14,7 @@ INSTALLED_APPS = [
     "defer_iteration",
     "orders",
 ]
+MIDDLEWARE = ["shop.attempts.attempts_middleware"]
 ROOT_URLCONF = "shop.urls"
 WSGI_APPLICATION = "shop.wsgi.application"
 DATABASES = {
@@ -33,8 +34,9 @@ USE_TZ = True
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "handlers": {"console": {"class": "logging.StreamHandler"}},
-    "loggers": {"defer": {"handlers": ["console"], "level": "INFO"}},
+    "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
 }
 
 # Tasks go to the embedded queue; `defer-local --url http://127.0.0.1:8000 --file .data/queue.sqlite3` delivers them.
@@ -44,7 +46,7 @@ DEFER = {"TRANSPORT": "local", "TRANSPORT_OPTIONS": {"file": str(DATA / "queue.s
 # token to show, so the handler lets in what comes from this machine and is signed.
 CLOUD_TASKS_QUEUES = [{"name": "default", "rate_per_second": 500, "rate_max_concurrent": 10}]
 if "CLOUD_TASKS_EMULATOR_HOST" in os.environ:
-    DEFER = {"TRANSPORT": "cloud", "DOORS": ["loopback"]}
+    DEFER = {"TRANSPORT": "cloud", "AUTHENTICATORS": ["loopback"]}
 # Transactions of the Datastore are joined, and its payloads read, where there is an emulator of it.
 if "DATASTORE_EMULATOR_HOST" in os.environ:
     DEFER["JOINS"] = ["ndb"]

@@ -69,9 +69,11 @@ def _watch(stage: Stage, handle: IterationHandle, rows: int) -> int:
         moved = moved if booked == before else time.monotonic()
         stage.display.progress(booked, rows, _parts(progress.shards, rows))
         if not killed_at and booked > rows * KILL_AT:
+            said = len(stage.dispatcher.output())
             stage.display.say(f"kill -9 {stage.server.kill()} (the server), with {booked:,} orders booked")
             killed_at = LedgerEntry.objects.count()
             stage.server.start()
+            stage.cut.append(stage.dispatcher.output()[said:])
             stage.display.say(f"started again as process {stage.server.running.pid}")
         time.sleep(0.2)
     stage.display.progress(LedgerEntry.objects.count(), rows, _parts(progress.shards, rows))

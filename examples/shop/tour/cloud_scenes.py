@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from orders import tasks
 
 from defer_core import defer
-from defer_core.config import current
-from defer_core.record import State, TaskRecord
-from defer_core.stores.base import TaskStore
+from defer_core.spi import State, TaskRecord, TaskStore, current
 
 from . import emulators
 from .checks import Check, seen

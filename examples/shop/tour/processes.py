@@ -16,6 +16,15 @@ PROJECT = Path(__file__).resolve().parent.parent
 START_SECONDS = 20.0
 THREADS = 10
 """Requests at a time; the eight shards take one each."""
+SERVERS = {
+    "waitress": "-m waitress --listen=127.0.0.1:{port} --threads={threads} shop.wsgi:application",
+    "gunicorn": "-m gunicorn --bind 127.0.0.1:{port} --threads {threads} shop.wsgi",
+    "gunicorn-sync": "-m gunicorn --bind 127.0.0.1:{port} --workers 2 shop.wsgi",
+    "runserver": "manage.py runserver {port}",
+}
+"""How people start the shop."""
+LEAVE_NONE = 'while kill -s 0 "$1" && kill -s 0 -- "-$2"; do sleep 1; done; kill -s KILL -- "-$2"'
+"""A shell script: a process group ends with the demonstration, however that ends."""
 
 
 def free_port() -> int:
@@ -48,11 +57,15 @@ class Process:
     def start(self) -> None:
         """Start it, or start it again."""
         with self.log.open("ab") as output:
-            self.running = subprocess.Popen(self.command, cwd=PROJECT, env=os.environ, stdout=output, stderr=output)
+            self.running = subprocess.Popen(
+                self.command, cwd=PROJECT, env=os.environ, stdout=output, stderr=output, start_new_session=True
+            )
+        ids = [str(os.getpid()), str(self.running.pid)]
+        subprocess.Popen(["sh", "-c", LEAVE_NONE, "sh", *ids], start_new_session=True, stderr=subprocess.DEVNULL)
 
     def kill(self) -> int:
-        """`kill -9`, and the id of the process that it hit."""
-        self.running.send_signal(signal.SIGKILL)
+        """`kill -9` for it and the workers that it has, and its id."""
+        os.killpg(self.running.pid, signal.SIGKILL)
         self.running.wait()
         return self.running.pid
 
@@ -70,13 +83,12 @@ class Process:
 
 
 class Server(Process):
-    """The shop, served by waitress."""
+    """The shop, served by one of SERVERS."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, kind: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        listen = f"--listen=127.0.0.1:{self.port}"
-        super().__init__("server", ["-m", "waitress", listen, f"--threads={THREADS}", "shop.wsgi:application"], data)
+        super().__init__("server", SERVERS[kind].format(port=self.port, threads=THREADS).split(), data)
 
     def start(self) -> None:
         """Start it, and wait until it answers. Raises RuntimeError with its output."""

@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db import transaction
 from orders import tasks
 from orders.models import Customer, JournalEntry, Order, OrderLine
 
 from defer_core import RetryOptions, defer
-from defer_core.config import current
-from defer_core.record import State, TaskRecord
-from defer_core.stores.base import TaskStore
+from defer_core.spi import State, TaskRecord, TaskStore, current
 
 from .checks import Check, seen
 from .display import Display
-from .processes import Server
+from .processes import Dispatcher, Server
 
 LARGE = 300_000
 """Bytes of the large argument, over the inline limit of 100 KiB."""
@@ -30,8 +28,13 @@ class Stage:
 
     display: Display
     server: Server
+    dispatcher: Dispatcher
     rows: int
     """Orders that the iteration walks over."""
+    failing: list[str] = field(default_factory=list)
+    """The names of the tasks that are to fail."""
+    cut: list[str] = field(default_factory=list)
+    """What the dispatcher said while the server was away."""
 
 
 Scene = Callable[[Stage], Iterator[Check]]
@@ -131,7 +134,8 @@ def transactions(stage: Stage) -> Iterator[Check]:
 def retries(stage: Stage) -> Iterator[Check]:
     """A task that fails twice, and then succeeds"""
     order = new_order()
-    defer(tasks.charge, order.pk, _retry_options=RetryOptions(min_backoff=0.2))
+    handle = defer(tasks.charge, order.pk, _retry_options=RetryOptions(min_backoff=0.2))
+    stage.failing.append(str(handle.name))
     stage.display.say("defer(charge, …): the bank is out of order at first")
     seen(lambda: len(journal("charge", order.pk)) > tasks.FAILURES)
     attempts = journal("charge", order.pk)

@@ -10,8 +10,7 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_settings")
     from django.core.management import execute_from_command_line
 
-    if "runserver" in sys.argv:
-        start_emulators(persist_data=True, emulators=("tasks",))
+    start_emulators(persist_data=True, emulators=("tasks",))
     try:
         execute_from_command_line(sys.argv)
     finally:

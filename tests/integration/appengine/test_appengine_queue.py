@@ -22,10 +22,10 @@ from defer_core import (
 )
 from defer_core.config import configured, current
 from defer_core.errors import QueueNotFoundError, TransportRefusedError, TransportUnavailableError
-from defer_core.handle import Status
 from defer_core.record import State
-from defer_core.sweep import sweep
+from defer_core.send.handle import Status
 from defer_core.testing import MemoryTransport
+from defer_core.upkeep.sweep import sweep
 from defer_gae_handler import Request, handle
 
 taskqueue, ndb, db = (

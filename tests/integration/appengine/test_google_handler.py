@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import operator
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,8 @@ def test_other_methods_and_sizes_are_answered() -> None:
     assert call(google.application, b"", REQUEST_METHOD="GET")[0] == 405
     assert call(google.application, b"", REQUEST_METHOD="GET", HTTP_X_APPENGINE_CRON="true")[0] == 200
     assert call(google.application, b"", CONTENT_LENGTH="2000000")[0] == 413
+    for body, length in ((b"", "0"), (b"", ""), (b"", "5"), (sdk.serialize(len, "x")[:-1], "90")):
+        assert call(google.application, body, CONTENT_LENGTH=length)[0] == 400, "the queue is to send it whole"
 
 
 def test_our_frame_is_never_unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +162,36 @@ def _googles_large_task(queue: Any) -> bytes:
     sdk.defer(note, "x" * 200_000)
     [task] = queue.get_filtered_tasks()
     return bytes(task.payload)
+
+
+@pytest.mark.parametrize("size", [1, 300_000], ids=["inline", "stored"])
+def test_run_gives_what_the_callable_returned(queue: Any, size: int) -> None:
+    assert google.run(google.serialize(operator.add, 1, 2)) == 3
+    assert google.run(sdk.serialize(operator.add, 1, 2)) == 3
+    assert sdk.run(google.serialize(operator.add, 1, 2)) == 3
+    for run in (google.run, sdk.run):
+        google.defer(operator.mul, differences.noise(size), 1)
+        [task] = queue.get_filtered_tasks()
+        queue.DeleteTask("default", task.name)
+        assert run(task.payload) == differences.noise(size)
+    assert google.run(google.serialize(note)) is None
+
+
+def test_the_handle_has_the_headers_of_the_sdks_task(
+    bed: Any, added: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEFAULT_VERSION_HOSTNAME", "shop.appspot.com")
+    for options in (
+        {"_target": "worker"},
+        {"_target": "v1.worker", "_headers": {"X-Colour": "red"}},
+        {"_target": "v1.worker", "_headers": {"content-type": "text/plain"}},
+    ):
+        handle = google.defer(note, **options)
+        theirs = {key.lower(): value for key, value in added.pop().headers.items()}
+        ours = {key.lower(): value for key, value in handle.headers.items()}
+        assert ours["host"] == f"{options['_target']}.shop.appspot.com"
+        assert {**ours, "x-appengine-current-namespace": ""} == theirs
+    assert google.defer(note).headers == {"Content-Type": "application/octet-stream"}
 
 
 # --- theirs, unmodified -----------------------------------------------------------------------------------------------

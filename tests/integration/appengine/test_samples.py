@@ -37,7 +37,7 @@ ordered = call("POST", "/order")[0]
 outside = call("POST", task.url, task.payload, HTTP_X_APPENGINE_TASKNAME=task.name)[0]
 before = call("GET", "/")[1]
 ran = call("POST", task.url, task.payload, HTTP_X_APPENGINE_USER_IP="0.1.0.2", HTTP_X_APPENGINE_TASKNAME=task.name)
-cron = call("GET", task.url, HTTP_X_APPENGINE_CRON="true")[0]
+cron = call("GET", task.url, HTTP_X_APPENGINE_USER_IP="0.1.0.2", HTTP_X_APPENGINE_CRON="true")[0]
 print(json.dumps([ordered, outside, before, list(ran), call("GET", "/")[1], cron]))
 """
 
@@ -52,7 +52,9 @@ def call(method, path):
     list(main.app(environ, lambda status, headers: said.append(status)))
     return said[0]
 
-print(json.dumps([call("GET", "/"), call("POST", "/_ah/queue/deferred"), call("GET", "/_ah/queue/deferred")]))
+from defer_core.config import current
+parent = current().the_transport.target.parent
+print(json.dumps([call("GET", "/"), call("POST", "/_ah/queue/deferred"), call("GET", "/_ah/queue/deferred"), parent]))
 """
 
 
@@ -92,6 +94,6 @@ def test_the_cloud_run_sample() -> None:
         "TASKS_ACCOUNT": "t@p.iam.gserviceaccount.com",
         "DEFER_SECRET": "k" * 32,
     }
-    project = {"GOOGLE_CLOUD_PROJECT": "p", "DEFER_LOCATION": "l"}
-    answers = ["200 OK", "403 Forbidden", "405 Method Not Allowed"]
+    project = {"GOOGLE_CLOUD_PROJECT": "p", "CLOUD_TASKS_LOCATION": "l"}
+    answers = ["200 OK", "403 Forbidden", "405 Method Not Allowed", "projects/p/locations/l"]
     assert run(CLOUD_RUN, EXAMPLES / "cloud_run", K_SERVICE="shop", **secrets, **project) == answers

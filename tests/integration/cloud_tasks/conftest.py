@@ -11,7 +11,7 @@ import services
 if TYPE_CHECKING:
     from cloud_server import CloudServer
 
-    from defer_core.transports.cloud_tasks import CloudTasksTransport
+    from defer_core.transports.cloud.transport import CloudTasksTransport
 
 services.library("google.cloud.tasks_v2")
 
@@ -27,16 +27,16 @@ def server() -> Iterator[CloudServer]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine's, and no waiting."""
-    from defer_core.transports import cloud_tasks
+    from defer_core.transports.cloud import transport
 
-    for name in ("GAE_SERVICE", "GAE_VERSION", "K_SERVICE", "GOOGLE_CLOUD_PROJECT", *cloud_tasks.EMULATORS):
+    for name in ("GAE_SERVICE", "GAE_VERSION", "K_SERVICE", "GOOGLE_CLOUD_PROJECT", *transport.EMULATORS):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cloud_tasks, "BACKOFF", (0.001, 0.001, 0.001))
+    monkeypatch.setattr(transport, "BACKOFF", (0.001, 0.001, 0.001))
 
 
 @pytest.fixture
 def transport(server: CloudServer) -> Iterator[CloudTasksTransport]:
-    from defer_core.transports.cloud_tasks import CloudTasksTransport
+    from defer_core.transports.cloud.transport import CloudTasksTransport
 
     made = CloudTasksTransport(project="p", location="l", emulator_host=f"127.0.0.1:{server.port}")
     yield made

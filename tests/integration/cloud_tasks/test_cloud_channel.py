@@ -19,9 +19,9 @@ from cloud_server import CloudServer, serving
 
 from defer_core.errors import TransportRefusedError, TransportUnavailableError
 from defer_core.task import Routing
-from defer_core.transports import cloud_channel
 from defer_core.transports.base import Message
-from defer_core.transports.cloud_tasks import CloudTasksTransport
+from defer_core.transports.cloud import channel
+from defer_core.transports.cloud.transport import CloudTasksTransport
 
 MESSAGE = Message(body=b"body", routing=Routing(url="/run"))
 
@@ -103,8 +103,8 @@ def test_a_token_is_replaced_before_it_ends(
     credentials = FakeCredentials()
     sender = over_tls(secure, certificate, credentials)
     sender.send(MESSAGE)
-    real = cloud_channel.time.time
-    monkeypatch.setattr(cloud_channel.time, "time", lambda: real() + 3600 - cloud_channel.TOKEN_MARGIN + 1)
+    real = channel.time.time
+    monkeypatch.setattr(channel.time, "time", lambda: real() + 3600 - channel.TOKEN_MARGIN + 1)
     sender.send(MESSAGE)
     assert [each["authorization"] for each in secure.metadata] == ["Bearer token-1", "Bearer token-2"]
 
@@ -154,7 +154,7 @@ FORKING = """
 import os, sys
 from defer_core.task import Routing
 from defer_core.transports.base import Message
-from defer_core.transports.cloud_tasks import CloudTasksTransport
+from defer_core.transports.cloud.transport import CloudTasksTransport
 
 sender = CloudTasksTransport(project="p", location="l", emulator_host=sys.argv[1])
 message = Message(body=b"body", routing=Routing(url="/run"))

@@ -12,7 +12,7 @@ from cloud_server import QUEUE_MISSING, CloudServer, serving
 from testapp import tasks
 
 from defer_core import defer, defer_many
-from defer_core.envelope import decode
+from defer_core.config import configured
 from defer_core.errors import (
     AmbiguousSendError,
     BulkSendError,
@@ -25,13 +25,14 @@ from defer_core.errors import (
     TransportRefusedError,
     TransportUnavailableError,
 )
-from defer_core.frame import unwrap
-from defer_core.handle import Status
 from defer_core.record import State
+from defer_core.send.handle import Status
 from defer_core.task import RetryOptions, Routing
-from defer_core.testing import MemoryStore, configured
+from defer_core.testing import MemoryStore
 from defer_core.transports.base import Message
-from defer_core.transports.cloud_tasks import CloudTasksTransport
+from defer_core.transports.cloud.transport import CloudTasksTransport
+from defer_core.wire.envelope import decode
+from defer_core.wire.frame import unwrap
 
 QUEUE = "projects/p/locations/l/queues/default"
 StatusCode = grpc.StatusCode
@@ -409,7 +410,7 @@ def test_a_task_that_the_service_finds_too_large_goes_as_a_claim(server: CloudSe
         handle = defer(tasks.record, os.urandom(500_000))
     assert handle.status is Status.SENT and len(server.calls) == 2
     [task] = server.tasks
-    claim = decode(unwrap(task.app_engine_http_request.body)).claim
+    claim = decode(unwrap(task.app_engine_http_request.body)).claim_check
     assert claim is not None and claim.key in store.records
 
 

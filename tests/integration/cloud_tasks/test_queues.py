@@ -10,10 +10,12 @@ import pytest
 import services
 
 from defer_core.__main__ import main
+from defer_core.config import configured
+from defer_core.config.queues import QueueSettings, parse
 from defer_core.errors import ConfigError, TransportError
-from defer_core.queues import QueueAdmin, QueueSettings, parse
-from defer_core.testing import MemoryTransport, configured
-from defer_core.transports.cloud_tasks import CloudTasksTransport
+from defer_core.testing import MemoryTransport
+from defer_core.transports.cloud.queues import QueueAdmin
+from defer_core.transports.cloud.transport import CloudTasksTransport
 
 grpc = services.library("grpc")
 services.library("google.cloud.tasks_v2")
@@ -29,7 +31,7 @@ class Queues:
         self.refusal = ""
 
     def handlers(self) -> dict[str, Any]:
-        from defer_core.transports.cloud_message import protobuf
+        from defer_core.transports.cloud.message import protobuf
 
         methods = {name: getattr(self, name) for name in dir(self) if name.endswith("Queue")}
         return {
@@ -148,8 +150,8 @@ def test_an_error_says_what_cloud_tasks_said(transport: CloudTasksTransport) -> 
         ("under_score", "letters, digits and hyphens"),
         ({"rate_per_second": 1}, "short name"),
         ({"name": "a", "rate_per_secnd": 1}, "rate_per_second"),
-        ({"name": "a", "rate_per_second": "many"}, "it is a number"),
-        ({"name": "a", "rate_per_second": True}, "it is a number"),
+        ({"name": "a", "rate_per_second": "many"}, "give a number"),
+        ({"name": "a", "rate_per_second": True}, "give a number"),
     ],
 )
 def test_a_wrong_entry_is_named(entry: Any, message: str) -> None:

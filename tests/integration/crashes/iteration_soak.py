@@ -2,6 +2,8 @@
 
 `python tests/integration/crashes/iteration_soak.py --rows 1000000 --shards 16` prints what became of the rows. Rows,
 iteration and task records are in the database, the queue is the local one, and tasks are delivered through the handler.
+With `--work 600` the rows are those of a hundred tenants, one after the other, and take 600 s in all, by Zipf's
+law: most of it is in the first shard, which gives parts of it away unless there is `--no-rebalance`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +34,38 @@ def callback(row: Any) -> None:
 
     from defer_iteration import current_shard
 
+    if "SOAK_WORK" in os.environ:
+        take_time(row.number)
     Row.objects.filter(pk=row.pk).update(hits=F("hits") + 1)
     shard = current_shard()
     assert shard is not None
     shard.count("passed")
     shard.count(f"of shard {shard.index}")
+
+
+TENANTS = 100
+PARTS = [tenant**-1.2 for tenant in range(1, TENANTS + 1)]
+"""How much of the work each tenant has, by Zipf's law."""
+MOMENT = 0.005
+"""Seconds of work that are worth a sleep of their own."""
+_owed = 0.0
+
+
+@cache
+def work_and_rows() -> tuple[float, int]:
+    """How many seconds the rows take in all, and how many they are."""
+    work, rows = os.environ["SOAK_WORK"].split()
+    return float(work), int(rows)
+
+
+def take_time(number: int) -> None:
+    """Take as long as the row with this number, from 1 on, takes: by its tenant."""
+    global _owed
+    work, rows = work_and_rows()
+    _owed += work * PARTS[(number - 1) * TENANTS // rows] / sum(PARTS) / rows * TENANTS
+    if _owed >= MOMENT:
+        time.sleep(_owed)
+        _owed = 0.0
 
 
 def finalize() -> None:
@@ -76,14 +106,14 @@ def set_up() -> None:
                 "HOST": os.environ["SOAK_HOST"],
             }
         },
-        DEFER={"TRANSPORT": "local", "SWEEP_GRACE": 30, "SWEEP_INTERVAL": 1, "DOORS": ["local"]},
+        DEFER={"TRANSPORT": "local", "SWEEP_GRACE": 30, "SWEEP_INTERVAL": 1, "AUTHENTICATORS": ["local"]},
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         USE_TZ=True,
     )
     django.setup()
 
 
-def make(rows: int, shards: int, atomic: int) -> None:
+def make(rows: int, shards: int, atomic: int, rebalance: int) -> None:
     """Tables, rows, and the call."""
     from django.core.management import call_command
     from django.db import connection
@@ -98,18 +128,24 @@ def make(rows: int, shards: int, atomic: int) -> None:
             "INSERT INTO testapp_row (number, hits, done) SELECT n, 0, false FROM generate_series(1, %s) n", [rows]
         )
     defer_iteration_with_finalize(
-        Row.objects.all(), callback, finalize, _shards=shards, _atomic=bool(atomic), _delete_marker=False
+        Row.objects.all(),
+        callback,
+        finalize,
+        _shards=shards,
+        _atomic=bool(atomic),
+        _delete_marker=False,
+        _rebalance=bool(rebalance),
     )
 
 
 def work(checkpoint_milliseconds: int) -> None:
     """Deliver what is queued to the handler, one task at a time, and sweep."""
-    from defer_core.sweep import sweep
+    from defer_core.upkeep.sweep import sweep
     from defer_gae_handler import make_application
-    from defer_iteration import pace
+    from defer_iteration.protocol import timing
     from defer_local import Dispatcher
 
-    pace.CHECKPOINT_EVERY = checkpoint_milliseconds / 1000
+    timing.CHECKPOINT_EVERY = checkpoint_milliseconds / 1000
     with Dispatcher(target=make_application(), concurrency=1):
         while True:
             time.sleep(0.5)
@@ -157,6 +193,8 @@ def soak(
     name: str,
     seed: int,
     atomic: bool = True,
+    rebalance: bool = True,
+    work: float = 0.0,
     workers: int = 4,
     every: float = 2.0,
     checkpoint: float = 3.0,
@@ -168,8 +206,11 @@ def soak(
     with tempfile.TemporaryDirectory() as folder:
         environ = {**os.environ, "SOAK_HOST": host, "SOAK_NAME": name, "DEFER_LOCAL_FILE": f"{folder}/queue.sqlite3"}
         environ["PYTHONPATH"] = f"{TESTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        if start(environ, "make", rows, shards, int(atomic)).wait(patience):
+        if work:
+            environ["SOAK_WORK"] = f"{work} {rows}"
+        if start(environ, "make", rows, shards, int(atomic), int(rebalance)).wait(patience):
             raise RuntimeError("The tables could not be made.")
+        made = time.monotonic()
         running = [start(environ, "work", int(checkpoint * 1000)) for _ in range(workers)]
         try:
             while read(report, host, name).state != "done":
@@ -188,7 +229,7 @@ def soak(
             for each in running:
                 each.kill()
                 each.wait()
-    report.seconds = time.monotonic() - started
+    report.seconds = time.monotonic() - made
     return report
 
 
@@ -226,12 +267,15 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--not-atomic", action="store_true")
+    parser.add_argument("--work", type=float, default=0.0, help="seconds that the rows take in all")
+    parser.add_argument("--no-rebalance", action="store_true")
     given = parser.parse_args()
     host = str(services.postgres_settings("soak")["HOST"])
     create(host, "defer_iteration_soak")
     report = soak(
         rows=given.rows, shards=given.shards, workers=given.workers, every=given.every, seed=given.seed,
-        atomic=not given.not_atomic, host=host, name="defer_iteration_soak", patience=7200,
+        atomic=not given.not_atomic, rebalance=not given.no_rebalance, work=given.work, host=host,
+        name="defer_iteration_soak", patience=7200,
     )  # fmt: skip
     print(report)
     exact = min(report.hits) >= 1 if given.not_atomic else report.hits == {1: given.rows}

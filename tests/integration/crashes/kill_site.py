@@ -63,7 +63,7 @@ def run(store: Any, point: str, file: str) -> None:
     elif point.startswith("in the sweep"):
         _die_in_the_sweep(store, point, file)
     elif point == "in dispatch, before the call":
-        vars(sys.modules["defer_core.execute"])["open_body"] = die
+        vars(sys.modules["defer_core.run.execute"])["decode_body"] = die
     elif point == "in dispatch, after the call":
         type(store).delete = die
     with transaction(store):
@@ -78,7 +78,7 @@ def _die_in_the_sweep(store: Any, point: str, file: str) -> None:
     """The sends after the commit are lost, and then the sweep dies, too."""
     from defer_core import config, defer
     from defer_core.errors import TransportUnavailableError
-    from defer_core.sweep import sweep
+    from defer_core.upkeep.sweep import sweep
 
     transport = config.current().the_transport
     send = transport.send
@@ -116,7 +116,7 @@ def deliver(seconds: float) -> None:
 
 def recover() -> None:
     """What any process of the site does: sweep and deliver."""
-    from defer_core.sweep import sweep
+    from defer_core.upkeep.sweep import sweep
 
     later(sweep, 2000.0)
     later(lambda: deliver(30.0), 2000.0)
@@ -137,7 +137,7 @@ def set_up(store: str) -> Any:
         SECRET_KEY="kill-" + "k" * 60,
         INSTALLED_APPS=["django.contrib.contenttypes", "defer_django"],
         DATABASES={"default": {**database, "HOST": os.environ["SOAK_HOST"]}},
-        DEFER={"TRANSPORT": "local", "SWEEP_INTERVAL": 0, "DOORS": ["local"]},
+        DEFER={"TRANSPORT": "local", "SWEEP_INTERVAL": 0, "AUTHENTICATORS": ["local"]},
         USE_TZ=True,
     )
     django.setup()

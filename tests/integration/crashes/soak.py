@@ -71,7 +71,7 @@ def produce(goal: int, seed: int) -> None:
 
 def serve() -> None:
     """Deliver what is queued to the handler, in this process, and sweep."""
-    from defer_core.sweep import sweep
+    from defer_core.upkeep.sweep import sweep
     from defer_gae_handler import make_application
     from defer_local import Dispatcher
 
@@ -105,7 +105,7 @@ def set_up() -> None:
                 "HOST": os.environ["SOAK_HOST"],
             }
         },
-        DEFER={"TRANSPORT": "local", "SWEEP_GRACE": 2, "SWEEP_INTERVAL": 1, "DOORS": ["local"], "GRACE": 30},
+        DEFER={"TRANSPORT": "local", "SWEEP_GRACE": 2, "SWEEP_INTERVAL": 1, "AUTHENTICATORS": ["local"], "GRACE": 30},
         USE_TZ=True,
     )
     django.setup()
@@ -208,9 +208,9 @@ def _missing() -> int:
 
 def _pending() -> int:
     from defer_core.record import State
-    from defer_django.store import DjangoTaskStore
+    from defer_django.stores import task_store
 
-    store = DjangoTaskStore()
+    store = task_store()
     return store.count(State.PENDING) + store.count(State.SENT)
 
 

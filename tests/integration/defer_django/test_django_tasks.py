@@ -14,9 +14,11 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from defer_core import CallableError, CallableForbiddenError, defer
+from defer_core import CallableError, CallableForbiddenError, OptionError, defer
 from defer_core.config import current
 from defer_core.testing import MemoryTransport, drain
+from defer_core.wire.describe import describe
+from defer_django.models import DeferredTask
 
 if django.VERSION < (6, 0):
     pytest.importorskip("django_tasks")
@@ -139,3 +141,83 @@ def test_an_allow_list_holds_for_the_task_and_not_for_what_runs_it(app: ModuleTy
     with override_settings(DEFER={"TRANSPORT": "memory", "CALLABLES": ["shop.*"]}):
         with pytest.raises(CallableForbiddenError, match=r"testapp\.django_tasks:add"):
             app.add.enqueue(1, 2)
+
+
+@pytest.mark.parametrize("name", ["wrapped", "unnamed", "first", "hidden_task"])
+def test_a_task_that_its_name_does_not_lead_to_is_invalid(app: ModuleType, name: str) -> None:
+    from defer_django.tasks import InvalidTask
+
+    with pytest.raises(InvalidTask, match=r"testapp\.django_tasks\."):
+        getattr(app, name).enqueue()
+    assert queued() == []
+
+
+def test_a_task_inside_a_class_is_invalid(app: ModuleType) -> None:
+    from defer_django.tasks import InvalidTask
+
+    with pytest.raises(InvalidTask, match="top of a module"):
+        app.Holder.method.enqueue()
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs"), [("add", (1,), {}), ("attempt", (1,), {}), ("later", (), {"a": 1})]
+)
+def test_arguments_that_do_not_fit_are_refused(app: ModuleType, name: str, args: Any, kwargs: Any) -> None:
+    with pytest.raises(OptionError, match=f"does not fit testapp.django_tasks:{name}"):
+        getattr(app, name).enqueue(*args, **kwargs)
+    assert queued() == []
+    if name != "attempt":
+        with pytest.raises(OptionError, match=f"does not fit testapp.django_tasks:{name}"):
+            defer(getattr(app, name), *args, **kwargs)
+
+
+def test_what_was_a_task_and_is_a_plain_function_after_a_deploy_is_dead(
+    app: ModuleType, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.add.enqueue(1, 2)
+    defer(app.add, 3, 4)
+    monkeypatch.setattr(app, "add", app.add.func)
+    assert drain().done == 1
+    assert calls == [("add", 3, 4)]
+    [letter] = DeferredTask.objects.filter(state="dead")
+    assert "testapp.django_tasks:add is not a task any more" in letter.last_error
+
+
+def test_a_plain_function_that_becomes_a_task_runs(
+    app: ModuleType, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defer(app.plain, 1)
+    monkeypatch.setattr(app, "plain", app.wrapped)
+    drain()
+    assert calls == [("plain", 1)]
+
+
+@pytest.mark.parametrize(
+    ("what", "status"),
+    [
+        ("none", "SUCCESSFUL"),
+        ("tuple", "SUCCESSFUL"),
+        ("object", "FAILED"),
+        ("deep", "FAILED"),
+        ("generator", "FAILED"),
+    ],
+)
+def test_a_result_that_is_no_json_has_failed_once(
+    app: ModuleType, calls: list[Any], signals: list[Any], what: str, status: str
+) -> None:
+    app.give.enqueue(what)
+    drain()
+    assert calls == [("give", what)]
+    assert signals[-1] == ("task_finished", status)
+
+
+def test_a_dead_letter_is_labelled_as_the_task(app: ModuleType) -> None:
+    app.refuse.enqueue()
+    drain()
+    letter = DeferredTask.objects.get(state="dead")
+    assert letter.label == "testapp.django_tasks:refuse"
+    assert describe(letter.to_record()) == "testapp.django_tasks.refuse()"
+    with transaction.atomic():
+        app.add.enqueue(1, 2)
+    [waiting] = [each for each in DeferredTask.objects.filter(state="pending") if each.label.endswith(":add")]
+    assert describe(waiting.to_record()) == "testapp.django_tasks.add(1, 2)"

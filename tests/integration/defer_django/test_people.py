@@ -74,6 +74,15 @@ def test_one_is_shown_with_its_traceback_and_nothing_to_edit(admin: Client, dead
 
 
 @pytest.mark.on_sql  # the admin's permissions are joins
+def test_no_credentials_are_shown(admin: Client) -> None:
+    url = "https://ship:hush@shop.example/run?token=hush#hush"
+    handle = defer(tasks.record, 7, _headers={"Authorization": "Bearer hush", "X-Shop": "hush"}, _url=url)
+    page = admin.get(reverse("admin:defer_django_deferredtask_change", args=[handle.record_id])).content.decode()
+    assert "hush" not in page and "Authorization" in page and "X-Shop" in page
+    assert "https://shop.example/run?" in page
+
+
+@pytest.mark.on_sql  # the admin's permissions are joins
 def test_the_action_runs_it_again_under_a_new_name(admin: Client, dead: DeferredTask, calls: list[Any]) -> None:
     answer = admin.post(reverse(CHANGELIST), {"action": "rerun", "_selected_action": [dead.pk]}, follow=True)
     assert "1 re-run." in answer.content.decode()
@@ -131,17 +140,19 @@ def test_defer_dead_says_what_is_wrong() -> None:
 def test_defer_sweep_says_what_it_did_on_every_alias(calls: list[Any]) -> None:
     from dataclasses import replace
 
-    from defer_core.sealing import record_of
+    from defer_core.send.outbox import inline, new_record, seal
     from defer_core.task import Task
 
-    store = current().the_store
+    config, store = current(), current().the_store
     assert store is not None
     for alias in ("default", "other"):
-        record = record_of(Task(func=tasks.record, args=(alias,)), store, current())
+        task = Task(func=tasks.record, args=(alias,))
+        sealed = seal(task, config)
+        record = new_record(task, sealed, inline(sealed, task.options, config), store, config)
         store.using(alias).put([replace(record, due=0.0)])
     said = run("defer_sweep")
     assert "2 sent" in said
-    assert "django other: oldest pending none" in said
+    assert "django other: late 0, failing 0, dead 0" in said
     drain()
     assert sorted(calls) == [("default",), ("other",)]
 

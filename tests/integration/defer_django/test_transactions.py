@@ -37,9 +37,9 @@ from defer_core.errors import (
     TransportUnavailableError,
 )
 from defer_core.record import State
-from defer_core.sweep import sweep
 from defer_core.testing import MemoryTransport, drain
 from defer_core.transports.base import Message
+from defer_core.upkeep.sweep import sweep
 from defer_django.models import DeferredTask
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
@@ -440,7 +440,7 @@ def test_a_database_that_is_down_keeps_no_other_from_being_swept(
     asked = connections["other"].introspection
     monkeypatch.setattr(asked, "table_names", lambda *args, **kwargs: raised(OperationalError("down")))
     assert [store.alias for store in current().every_store()] == ["default"]
-    assert "'other' cannot be asked" in caplog.text
+    assert "'other' cannot be read" in caplog.text
 
 
 def raised(error: Exception) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connections
 
 from defer_core.delivery import Delivery
-from defer_core.execute import Outcome, execute
+from defer_core.run.execute import Outcome, execute
 
 
 class Killed(BaseException):
@@ -24,7 +24,7 @@ Lost = tuple[type[BaseException], ...]
 
 
 TWICE = 0.03
-"""How often a worker without anything to do takes a task that somebody has at hand, each time that it looks."""
+"""How often a worker without anything to do takes a task that another worker has at hand, each time that it looks."""
 BACKOFF = 0.1
 """Seconds, at the most, before a task is delivered again."""
 
@@ -32,7 +32,7 @@ BACKOFF = 0.1
 def work(
     queue: Any, dice: random.Random, in_flight: Counter[str], lock: threading.Lock, stop: threading.Event, lost: Lost
 ) -> None:
-    """Deliver tasks, now and then one that somebody else has at hand too, until there are none."""
+    """Deliver tasks, now and then one that another worker has at hand too, until there are none."""
     try:
         while not stop.is_set() and deliver_one(queue, dice, in_flight, lock, lost):
             pass

@@ -164,11 +164,11 @@ def test_a_name_is_refused_for_a_day_after_its_task_is_gone(client: tasks_v2.Clo
 
 
 def test_what_is_not_supported_says_so(client: tasks_v2.CloudTasksClient) -> None:
-    oidc = {"url": "https://shop.example/", "oidc_token": {"service_account_email": "a@b"}}
+    oauth = {"url": "https://shop.example/", "oauth_token": {"service_account_email": "a@b"}}
     calls: list[Callable[[], object]] = [
         lambda: client.get_iam_policy(request={"resource": QUEUE}),
         lambda: client.list_queues(request={"parent": PARENT, "filter": "state: PAUSED"}),
-        lambda: client.create_task(parent=QUEUE, task=tasks_v2.Task(http_request=oidc)),
+        lambda: client.create_task(parent=QUEUE, task=tasks_v2.Task(http_request=oauth)),
         lambda: client.update_queue(queue=tasks_v2.Queue(name=QUEUE, app_engine_routing_override={"service": "other"})),
         lambda: client.get_cmek_config(name=f"{PARENT}/cmekConfig"),
         lambda: client.batch_delete_tasks(request={"parent": QUEUE, "names": [f"{QUEUE}/tasks/t"]}),

@@ -170,7 +170,7 @@ def test_a_failure_is_logged_and_a_mistake_is_an_exit_status(processes: Processe
     processes.server()
     defer(site.note, "not a number", "of seconds")
     processes.dispatcher()
-    wait_for(lambda: "was answered 500 at attempt 2" in processes.log(), "the second failure")
+    wait_for(lambda: "attempt 2: 500" in processes.log(), "the second failure")
     wrong = processes.dispatcher("--app", "no_such_site:application")
     assert wrong.wait(PATIENCE) == 1
     assert "no_such_site" in processes.log()

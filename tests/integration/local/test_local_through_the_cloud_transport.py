@@ -9,11 +9,12 @@ import pytest
 
 from defer_core import configure, defer, defer_many
 from defer_core.config import current, reset
+from defer_core.config.queues import QueueSettings
 from defer_core.errors import PermanentTaskFailure, QueueNotFoundError, TaskAlreadyExistsError
-from defer_core.queues import QueueAdmin, QueueSettings
 from defer_core.record import State
 from defer_core.stores.sqlite import SQLiteTaskStore
-from defer_core.transports.cloud_tasks import CloudTasksTransport
+from defer_core.transports.cloud.queues import QueueAdmin
+from defer_core.transports.cloud.transport import CloudTasksTransport
 from defer_gae_handler import make_application
 from defer_local import Dispatcher
 from defer_local.cloud.server import CloudTasksServer
@@ -37,7 +38,11 @@ def store(tmp_path: Path) -> Iterator[SQLiteTaskStore]:
         address = f"127.0.0.1:{server.port}"
         transport = CloudTasksTransport(project="shop", location="europe-west1", emulator_host=address)
         configure(
-            transport=transport, store=store, keys=["a secret of the tests"], doors=["loopback"], sweep_interval=0
+            transport=transport,
+            store=store,
+            keys=["a secret of the tests"],
+            authenticators=["loopback"],
+            sweep_interval=0,
         )
         yield store
         transport.close()

@@ -10,7 +10,7 @@ import services
 from testapp import tasks
 
 from defer_core.record import new_id
-from defer_core.stores.ndb import NdbTaskStore
+from defer_core.stores.ndb.store import NdbTaskStore
 from defer_core.testing import MemoryTransport, in_memory
 
 ndb = services.library("google.cloud.ndb")

@@ -11,8 +11,8 @@ import services
 from testapp import tasks
 
 from defer_core import defer, defer_many
-from defer_core.stores.ndb import NdbTaskStore
-from defer_core.testing import configured
+from defer_core.config import configured
+from defer_core.stores.ndb.store import NdbTaskStore
 
 ndb = services.library("google.cloud.ndb")
 services.library("google.cloud.tasks_v2")
@@ -36,7 +36,7 @@ class Calls:
 def made(request: pytest.FixtureRequest, calls: list[str], store: NdbTaskStore) -> Iterator[Calls]:
     from cloud_server import CloudServer, serving
 
-    from defer_core.transports.cloud_tasks import CloudTasksTransport
+    from defer_core.transports.cloud.transport import CloudTasksTransport
 
     with serving(CloudServer(batches=request.param)) as server:
         transport = CloudTasksTransport(project="p", location="l", emulator_host=f"127.0.0.1:{server.port}")

@@ -11,7 +11,7 @@ from testapp import tasks
 
 from defer_core import defer
 from defer_core.record import State
-from defer_core.stores.ndb import NdbTaskStore
+from defer_core.stores.ndb.store import NdbTaskStore
 from defer_core.testing import MemoryTransport, drain
 
 ndb = services.library("google.cloud.ndb")

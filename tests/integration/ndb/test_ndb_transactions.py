@@ -10,18 +10,19 @@ import services
 from testapp import tasks
 
 from defer_core import defer, defer_many
+from defer_core.config import configured
 from defer_core.errors import (
     NotInTransactionError,
     PayloadTooLargeError,
     TaskSizeRefusedError,
     TransportUnavailableError,
 )
-from defer_core.handle import Status
 from defer_core.record import State
-from defer_core.stores.ndb import NdbTaskStore
-from defer_core.sweep import sweep
-from defer_core.testing import MemoryTransport, configured, drain
+from defer_core.send.handle import Status
+from defer_core.stores.ndb.store import NdbTaskStore
+from defer_core.testing import MemoryTransport, drain
 from defer_core.transports.base import Message
+from defer_core.upkeep.sweep import sweep
 
 ndb = services.library("google.cloud.ndb")
 pytestmark = pytest.mark.usefixtures("context", "queue")
@@ -250,9 +251,9 @@ def test_more_than_one_commit_takes_is_refused_in_a_transaction(queue: MemoryTra
 def test_a_write_that_fails_half_way_is_taken_back(
     store: NdbTaskStore, queue: MemoryTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from defer_core.stores import ndb_entities
+    from defer_core.stores.ndb import entities
 
-    original, made = ndb_entities.commit, []
+    original, made = entities.commit, []
 
     def failing(written: list[Any], deleted: list[Any]) -> None:
         made.append(len(written))
@@ -260,7 +261,7 @@ def test_a_write_that_fails_half_way_is_taken_back(
             raise OSError("down")
         original(written, deleted)
 
-    monkeypatch.setattr(ndb_entities, "commit", failing)
+    monkeypatch.setattr(entities, "commit", failing)
     with pytest.raises(OSError):
         defer_many(tasks.record, [(n,) for n in range(520)])
     assert made[:2] == [500, 20] and queue.queued() == []

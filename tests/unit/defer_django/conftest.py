@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from testapp import tasks
 
-from defer_core import config
+from defer_core.testing import forget_configuration
 
 
 @pytest.fixture
@@ -22,6 +22,6 @@ def calls() -> Iterator[list[tuple[Any, ...]]]:
 @pytest.fixture(autouse=True)
 def fresh_configuration() -> Iterator[None]:
     """Each test reads the settings anew, and gets a queue of its own."""
-    config.reset()
+    forget_configuration()
     yield
-    config.reset()
+    forget_configuration()

@@ -9,22 +9,23 @@ from django.core.checks import CheckMessage, run_checks
 from django.db import connections
 from django.test import override_settings
 
-from defer_core.transports.memory import MemoryTransport
+from defer_core.testing import MemoryTransport
 from defer_django.models import DeferredTask
 
 
 class Somewhere(MemoryTransport):
     """A transport that is for production, as far as the checks can tell."""
 
-    default_door = None
+    default_authenticator = None
 
 
 class Vouched(MemoryTransport):
-    """A transport that brings its door."""
+    """A transport that brings its authenticator."""
 
-    default_door = "local"
+    default_authenticator = "local"
 
 
+pytestmark = pytest.mark.defer_real
 SOMEWHERE = f"{__name__}:Somewhere"
 
 
@@ -47,7 +48,7 @@ def found(*, deploy: bool = False, **settings: Any) -> dict[str, CheckMessage]:
 
 def test_a_good_project_has_nothing_to_hear() -> None:
     assert found() == {}
-    assert found(DEFER={"TRANSPORT": SOMEWHERE, "DOORS": ["appengine"]}, deploy=True) == {}
+    assert found(DEFER={"TRANSPORT": SOMEWHERE, "AUTHENTICATORS": ["appengine"]}, deploy=True) == {}
     assert found(DEFER={"TRANSPORT": f"{__name__}:Vouched"}, deploy=True) == {}
 
 
@@ -71,10 +72,10 @@ def test_defer_that_is_no_dict_is_an_error() -> None:
         {"TRANSPORT": "no.such:Transport"},
         {"TRANSPORT": "memory", "GRACE": -1},
         {"TRANSPORT": "memory", "GRACE": "an hour"},
-        {"TRANSPORT": "memory", "DOORS": "appengine"},
-        {"TRANSPORT": "memory", "DOORS": ["front"]},
-        {"TRANSPORT": "memory", "DOORS": ["oidc"]},  # without its audience
-        {"TRANSPORT": "memory", "DOORS": ["cloud-run-iam"], "KEYS": []},
+        {"TRANSPORT": "memory", "AUTHENTICATORS": "appengine"},
+        {"TRANSPORT": "memory", "AUTHENTICATORS": ["front"]},
+        {"TRANSPORT": "memory", "AUTHENTICATORS": ["oidc"]},  # without its audience
+        {"TRANSPORT": "memory", "AUTHENTICATORS": ["cloud-run-iam"], "KEYS": []},
     ],
     ids=str,
 )
@@ -87,14 +88,14 @@ def test_no_configuration_is_a_warning_that_names_the_choices() -> None:
     assert all(choice in hint for choice in ("cloud", "appengine", "local"))
 
 
-def test_no_door_is_a_warning_and_an_error_when_deploying(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_authenticator_is_a_warning_and_an_error_when_deploying(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"TRANSPORT": SOMEWHERE}
     assert found(DEFER=given).keys() == {"defer.W002"}
     assert "defer.E004" in found(DEFER=given, deploy=True)
-    assert "defer.E004" in found(DEFER={**given, "DOORS": []}, deploy=True)
+    assert "defer.E004" in found(DEFER={**given, "AUTHENTICATORS": []}, deploy=True)
     assert "defer.E004" in found(DEFER={"TRANSPORT": "memory"}, deploy=True)
     assert "defer.E004" in found(DEFER=None, deploy=True)
-    assert found(DEFER={"TRANSPORT": "memory", "DOORS": []}).keys() == {"defer.W002"}
+    assert found(DEFER={"TRANSPORT": "memory", "AUTHENTICATORS": []}).keys() == {"defer.W002"}
     assert {"defer.E003", "defer.E004"} <= found(DEFER={"TRANSPORT": "no.such:Transport"}, deploy=True).keys()
     monkeypatch.setenv("GAE_ENV", "standard")
     assert found(DEFER=given, deploy=True) == {}

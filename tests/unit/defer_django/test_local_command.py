@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -34,3 +35,13 @@ def test_without_the_package_the_remedy_is_named(capsys: pytest.CaptureFixture[s
     with mock.patch.dict("sys.modules", {"defer_local.__main__": None}):
         assert run() == 1
     assert "Install defer-local" in capsys.readouterr().err
+
+
+@pytest.mark.defer_real
+def test_the_file_is_that_of_the_settings(settings: Any) -> None:
+    settings.DEFER = {"TRANSPORT": "local", "TRANSPORT_OPTIONS": {"file": "/site/queue.sqlite3"}}
+    with mock.patch("defer_local.__main__.main", return_value=0) as main:
+        run("list")
+        run("list", "--file=other.sqlite3")
+    assert main.call_args_list[0].args[0][-3:] == ["list", "--file", "/site/queue.sqlite3"]
+    assert main.call_args_list[1].args[0][-2:] == ["list", "--file=other.sqlite3"]

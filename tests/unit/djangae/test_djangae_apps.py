@@ -62,7 +62,7 @@ def test_an_app_under_both_names_is_refused_with_the_remedy(ours, theirs, order)
 
 
 def test_what_older_libraries_have_queued_is_accepted_unless_settings_say_no():
-    accepted = "from defer_core.config import current; print(current().accept_legacy_pickles)"
+    accepted = "from defer_core.spi import current; print(current().accept_legacy_pickles)"
     assert run(accepted) == ["True"]
     assert run(accepted, DEFER={"TRANSPORT": "memory", "ACCEPT_LEGACY_PICKLES": False}) == ["False"]
 

@@ -20,10 +20,10 @@ HEADERS = {
 
 
 @pytest.fixture(autouse=True)
-def outside(monkeypatch):
-    """Neither on App Engine nor on Cloud Run, with the middleware."""
-    for name in ("GAE_ENV", "K_SERVICE"):
-        monkeypatch.delenv(name, raising=False)
+def middleware(monkeypatch):
+    """On App Engine, with the middleware."""
+    monkeypatch.delenv("K_SERVICE", raising=False)
+    monkeypatch.setenv("GAE_ENV", "standard")
     with override_settings(MIDDLEWARE=["djangae.tasks.middleware.TaskEnvironmentMiddleware"]):
         yield
 
@@ -57,9 +57,38 @@ def test_the_queue_and_the_counts_of_a_task_that_says_little():
     ]  # fmt: skip
 
 
-def test_on_cloud_run_anybody_can_send_these_headers_so_they_count_for_nothing(monkeypatch):
-    monkeypatch.setenv("K_SERVICE", "museum")
-    assert seen(**HEADERS, HTTP_X_APPENGINE_CRON="true") == [False, False, None, None, None, None]
+EVERY = {**HEADERS, "HTTP_X_APPENGINE_CRON": "true"}
+
+
+@pytest.mark.parametrize("gae_env", [None, "", "localdev", "development"])
+@pytest.mark.parametrize("cloud_run", [False, True])
+def test_elsewhere_anybody_can_send_these_headers_so_they_count_for_nothing(monkeypatch, gae_env, cloud_run):
+    monkeypatch.delenv("GAE_ENV")
+    if gae_env is not None:
+        monkeypatch.setenv("GAE_ENV", gae_env)
+    if cloud_run:
+        monkeypatch.setenv("K_SERVICE", "museum")
+    assert seen(**HEADERS) == [True, False, "t1", "slow", 2, 1]  # a site's own tests send them
+    monkeypatch.setattr("defer_django.conf.in_tests", lambda: False)
+    assert seen(**EVERY) == [False, False, None, None, None, None]
+    for decorator in (decorators.task_only, decorators.task_or_superuser_only):
+        assert ask(decorator, **EVERY) == ask(decorator, HTTP_X_APPENGINE_CRON="true") == 403
+    view = decorators.csrf_exempt_if_task(lambda request: HttpResponse("hello"))
+    with environment.of_request(EVERY):
+        assert view.csrf_exempt is False
+    with override_settings(DEBUG=True):  # in development
+        assert seen(**HEADERS) == [True, False, "t1", "slow", 2, 1]
+        assert ask(decorators.task_only, HTTP_X_APPENGINE_CRON="true") == 200
+
+
+def test_a_task_that_came_through_an_authenticator_is_one_anywhere(monkeypatch):
+    monkeypatch.delenv("GAE_ENV")
+    token = running.set(Delivery(task_name="t2", queue="slow"))
+    try:
+        assert seen()[:4] == [True, False, "t2", "slow"]
+        assert ask(decorators.task_only) == 200
+    finally:
+        running.reset(token)
 
 
 def test_a_delivery_of_defer_is_known_without_headers():

@@ -65,12 +65,12 @@ def test_both_modules_of_deferred_are_one_and_what_travels_has_canonical_names()
     import djangae.tasks.deferred
 
     import defer_core
-    from defer_core import callables
-    from defer_core.config import Config
+    from defer_core import Config
+    from defer_core.spi import to_ref
 
     assert djangae.deferred is djangae.tasks.deferred
     assert djangae.tasks.deferred.PermanentTaskFailure is defer_core.PermanentTaskFailure
-    wire = callables.to_ref(djangae.tasks.deferred.invoke_member, Config())
+    wire = to_ref(djangae.tasks.deferred.invoke_member, Config())
     assert wire == "defer_djangae.deferred:invoke_member"
 
 

@@ -1,39 +1,52 @@
 """The queues of CLOUD_TASKS_QUEUES, and the local queue that manage.py starts."""
 
-from unittest import mock
+import os
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from defer_djangae import cloud, sandbox
+from defer_local.cloud.server import CloudTasksServer
 
 PLACE = {"CLOUD_TASKS_PROJECT_ID": "museum", "CLOUD_TASKS_LOCATION": "europe-west1"}
 
 
-def test_a_queue_is_updated_in_what_its_entry_says():
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """The Cloud Tasks API of the embedded queue, where a Djangae site expects its emulator."""
+    monkeypatch.delenv("GAE_ENV", raising=False)
+    with CloudTasksServer(file=tmp_path / "queue.sqlite3") as server:
+        monkeypatch.setenv("TASKS_EMULATOR_HOST", f"127.0.0.1:{server.port}")
+        yield server
+
+
+def test_the_queues_are_made_and_updated_in_what_their_entries_say(server):
     entries = [{"name": "default", "rate_per_second": "5", "retry_max_attempts": 9}, {"name": "slow"}]
-    client = mock.Mock()
+    client = cloud.get_cloud_tasks_client()
     with override_settings(**PLACE, CLOUD_TASKS_QUEUES=entries):
-        with mock.patch.object(cloud, "get_cloud_tasks_client", return_value=client):
-            cloud.ensure_required_queues_exist()
-    first, second = [call.kwargs for call in client.update_queue.call_args_list]
-    assert first["queue"].name == "projects/museum/locations/europe-west1/queues/default"
-    assert first["queue"].rate_limits.max_dispatches_per_second == 5
-    assert list(first["update_mask"].paths) == [
-        "name", "rate_limits.max_dispatches_per_second", "retry_config.max_attempts",
-    ]  # fmt: skip
-    assert list(second["update_mask"].paths) == ["name"]
+        cloud.ensure_required_queues_exist()
+        made = {queue.name: queue for queue in client.list_queues(parent=cloud.cloud_tasks_parent_path())}
+        default, slow = (made[cloud.cloud_tasks_queue_path(name)] for name in ("default", "slow"))
+    assert (default.rate_limits.max_dispatches_per_second, default.retry_config.max_attempts) == (5, 9)
+    with override_settings(**PLACE, CLOUD_TASKS_QUEUES=[{"name": "default", "rate_per_second": 7}]):
+        cloud.ensure_required_queues_exist()
+    updated = client.get_queue(name=default.name)
+    assert (updated.rate_limits.max_dispatches_per_second, updated.retry_config.max_attempts) == (7, 9)
+    assert client.get_queue(name=slow.name) == slow
+    client.transport.close()
 
 
-def test_without_queues_no_client_is_made():
-    with override_settings(**PLACE), mock.patch.object(cloud, "get_cloud_tasks_client", side_effect=AssertionError):
+def test_without_queues_nothing_is_called():
+    with override_settings(CLOUD_TASKS_LOCATION=None):
         cloud.ensure_required_queues_exist()
 
 
-def test_a_queue_with_its_full_name_is_refused():
-    with override_settings(**PLACE), pytest.raises(ImproperlyConfigured, match="short name"):
-        cloud.queue_of({"name": "projects/p/locations/l/queues/q"})
+@pytest.mark.parametrize("entry", [{"name": "projects/p/locations/l/queues/q"}, {"name": "slow", "rate": 5}, {}])
+def test_an_entry_that_is_no_queue_is_refused(entry):
+    with override_settings(**PLACE, CLOUD_TASKS_QUEUES=[entry]):
+        with pytest.raises(ImproperlyConfigured, match=r"CLOUD_TASKS_QUEUES: .*(short name|no setting 'rate')"):
+            cloud.ensure_required_queues_exist()
 
 
 def test_the_project_of_the_environment(monkeypatch):
@@ -70,6 +83,8 @@ def started(monkeypatch):
     for name in ("RUN_MAIN", "GOOGLE_CLOUD_PROJECT", "GAE_APPLICATION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "set-already")
+    monkeypatch.setenv("DEFER_LOCAL_FILE", "as it was")
+    monkeypatch.delenv("DEFER_LOCAL_FILE")
     yield commands
     sandbox.stop_emulators()
 
@@ -83,7 +98,7 @@ def test_the_local_queue_is_started_beside_runserver_and_stopped(started, monkey
     )  # fmt: skip
     sandbox.start_emulators(persist_data=False)
     (command,) = started
-    assert command[1:] == ["-m", "defer_local", "--url", "http://127.0.0.1:8100"]
+    assert command[1:] == ["-m", "defer_local", "--url", "http://127.0.0.1:8100", "--parent", str(os.getpid())]
     sandbox.stop_emulators()
     assert started[-1] == "terminated"
 
@@ -97,16 +112,55 @@ def test_tests_and_the_reloaders_child_start_nothing(started, monkeypatch):
     assert started == []
 
 
-def test_the_port_that_tasks_go_to():
-    assert sandbox.target_port(["manage.py", "runserver"]) == 8000
-    assert sandbox.target_port(["manage.py", "runserver", "--noreload", "8001"]) == 8001
-    assert sandbox.target_port(["manage.py", "runserver", "8001"], autodetect=False) == 8000
-    assert sandbox.target_port(["manage.py", "migrate"]) == 8000
+@pytest.mark.parametrize("command", ["runserver", "shell"])
+def test_every_command_means_the_queue_beside_manage_py(started, monkeypatch, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["site/manage.py", command])
+    sandbox.start_emulators()
+    assert os.environ["DEFER_LOCAL_FILE"] == str(tmp_path / "site" / ".defer" / "queue.sqlite3")
+
+
+@pytest.mark.parametrize("command", ["migrate", "shell", "check", "runserver_plus"])
+def test_only_runserver_has_a_queue(started, monkeypatch, command):
+    monkeypatch.setattr("sys.argv", ["manage.py", command, "runserver"])
+    sandbox.start_emulators(persist_data=False)
+    assert started == []
+
+
+def test_a_port_that_is_given_is_the_servers(started, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["manage.py", "runserver", "8001"])
+    sandbox.start_emulators(task_target_port=9000)
+    assert "http://127.0.0.1:9000" in started[0]
+    sandbox.stop_emulators()
+    sandbox.start_emulators(autodetect_task_port=False)
+    assert "http://127.0.0.1:8000" in started[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "127.0.0.1:8000"),
+        (["--noreload", "8001"], "127.0.0.1:8001"),
+        (["8001", "--nothreading"], "127.0.0.1:8001"),
+        (["0.0.0.0:9000"], "127.0.0.1:9000"),
+        (["0:9000"], "127.0.0.1:9000"),
+        (["192.168.1.7:9000"], "192.168.1.7:9000"),
+        (["[::1]:8000"], "[::1]:8000"),
+        (["[::]:8003"], "[::1]:8003"),
+        (["--ipv6"], "[::1]:8000"),
+        (["-6", "8004"], "[::1]:8004"),
+        (["localhost:8005"], "localhost:8005"),
+        (["--settings", "museum.settings", "8006"], "127.0.0.1:8006"),
+        (["-v", "2"], "127.0.0.1:8000"),
+        (["-v2", "--settings=x", "8007"], "127.0.0.1:8007"),
+        (["nonsense"], "127.0.0.1:8000"),
+    ],
+)
+def test_where_runserver_serves(arguments, expected):
+    assert sandbox.served_at(arguments) == expected
 
 
 def test_the_project_is_said_where_nothing_said_it(started, monkeypatch):
-    import os
-
     sandbox.enable_test_environment_variables("museum")
     assert os.environ["GOOGLE_CLOUD_PROJECT"] == "set-already"
     assert os.environ["GAE_APPLICATION"] == "e~museum"

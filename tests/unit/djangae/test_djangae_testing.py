@@ -16,9 +16,10 @@ from djangae.test import (
 from django.test import override_settings
 from testapp import tasks
 
-from defer_core.config import configured, current
+from defer_core.config import active
 from defer_core.errors import ConfigError
-from defer_core.testing import MemoryTransport, in_memory
+from defer_core.spi import current
+from defer_core.testing import MemoryTransport, configured, in_memory
 
 calls = []
 
@@ -110,7 +111,7 @@ def test_without_a_memory_queue_the_remedy_is_named():
 def test_the_runner_queues_in_memory_for_the_whole_run(monkeypatch):
     from defer_core import config
 
-    monkeypatch.setattr(config, "_explicit", None)
+    monkeypatch.setattr(active, "_explicit", None)
     runner = AppEngineDiscoverRunner(verbosity=0)
     monkeypatch.setattr("django.test.runner.setup_test_environment", lambda **kwargs: None)
     monkeypatch.setattr("django.test.runner.teardown_test_environment", lambda: None)

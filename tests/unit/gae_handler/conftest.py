@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from unit.gae_handler.handled import QUEUE, calls
 
-from defer_core import config
-from defer_core.testing import MemoryTransport, in_memory
+from defer_core.testing import MemoryTransport, forget_configuration, in_memory
 from defer_gae_handler import Request
 
 Poster = Callable[..., Request]
@@ -18,12 +17,12 @@ Poster = Callable[..., Request]
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Not on Google Cloud, nothing configured."""
-    for name in ("GAE_ENV", "K_SERVICE", "DEFER_DOORS", "DEFER_TRANSPORT"):
+    for name in ("GAE_ENV", "K_SERVICE", "DEFER_AUTHENTICATORS", "DEFER_TRANSPORT"):
         monkeypatch.delenv(name, raising=False)
-    config.reset()
+    forget_configuration()
     calls.clear()
     yield
-    config.reset()
+    forget_configuration()
 
 
 @pytest.fixture

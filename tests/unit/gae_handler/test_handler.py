@@ -11,7 +11,7 @@ from unit.gae_handler.conftest import Poster
 from unit.gae_handler.handled import QUEUE, body_of, calls, crash, fail_for_good, fail_once, note, note_delivery
 
 from defer_core import defer
-from defer_core.record import State
+from defer_core.spi import State
 from defer_core.testing import MemoryTransport, in_memory
 from defer_gae_handler import Request, Response, handle
 
@@ -39,7 +39,7 @@ def test_a_singular_failure_is_answered_408(queue: MemoryTransport, post: Poster
 def test_a_permanent_failure_is_answered_200_and_kept(queue: MemoryTransport, post: Poster) -> None:
     defer(fail_for_good)
     assert handle(post(body_of(queue))).status == 200
-    from defer_core.config import current
+    from defer_core.spi import current
 
     store = current().the_store
     assert store is not None
@@ -74,18 +74,18 @@ def test_what_is_not_from_the_queue_runs_nothing_and_decodes_nothing(
     assert calls == []
 
 
-def test_without_a_door_a_request_gets_403_and_a_line_that_says_how_to_open_one(
+def test_without_an_authenticator_a_request_gets_403_and_a_line_with_the_remedy(
     post: Poster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("GAE_ENV")
     with in_memory():
         assert handle(post(read=unread)).status == 403
     [line] = caplog.records
-    assert "DEFER_DOORS" in line.getMessage()
+    assert "DEFER_AUTHENTICATORS" in line.getMessage()
     assert "\n" not in line.getMessage()
 
 
-def test_a_closed_door_is_one_line_that_a_stranger_cannot_break(
+def test_a_refusal_is_one_line_that_a_stranger_cannot_break(
     post: Poster, caplog: pytest.LogCaptureFixture, queue: MemoryTransport
 ) -> None:
     assert handle(post(headers={}, path="/x\nERROR owned", remote_addr="6.6.6.6\n", read=unread)).status == 403
@@ -160,13 +160,36 @@ def test_a_get_of_app_engines_cron_sweeps(queue: MemoryTransport, post: Poster) 
 
 
 def test_cron_is_told_what_failed(queue: MemoryTransport, post: Poster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("defer_core.sweep._sweepers", {"broken": lambda until: 1 // 0})
+    monkeypatch.setattr("defer_core.upkeep.sweep._sweepers", {"broken": lambda until: 1 // 0})
     answer = handle(post(method="GET", headers={"X-Appengine-Cron": "true"}, read=unread))
     assert (answer.status, answer.body) == (500, b"1 failed")
 
 
 def test_cron_opens_nothing_but_the_sweep(queue: MemoryTransport, post: Poster) -> None:
     assert handle(post(headers={"X-Appengine-Cron": "true"}, read=unread)).status == 403
+
+
+@pytest.mark.parametrize(
+    ("shown", "peer", "status"),
+    [
+        ("198.51.100.7", "127.0.0.1", 403),
+        (None, "8.8.8.8", 403),
+        ("0.1.0.3", "127.0.0.1", 403),
+        ("0.1.0.2", "127.0.0.1", 200),
+        ("0.1.0.1", "127.0.0.1", 200),  # as old versions of gcloud have made them
+        (None, "169.254.1.1", 200),
+        (None, "", 200),
+    ],
+)
+def test_cron_comes_from_where_the_queue_does(
+    queue: MemoryTransport, post: Poster, caplog: pytest.LogCaptureFixture, shown: str | None, peer: str, status: int
+) -> None:
+    headers = {"X-AppEngine-Cron": "true", **({"X-AppEngine-User-IP": shown} if shown else {})}
+    answer = handle(post(method="GET", headers=headers, remote_addr=peer, read=unread))
+    assert answer.status == status
+    if status == 403:
+        assert answer.body == b"forbidden: wrong address"
+        assert f"wrong address ({shown or peer}, expected 0.1.0.2 or 0.1.0.1)" in caplog.messages[0]
 
 
 def test_cron_is_nobody_elsewhere(post: Poster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +229,7 @@ def test_numbers_that_are_none_are_none(queue: MemoryTransport, post: Poster, co
     assert (delivery.retry_count, delivery.execution_count, delivery.eta) == (None, None, None)
 
 
-def test_app_engines_door_does_not_believe_headers_that_google_does_not_guard(
+def test_app_engines_authenticator_does_not_believe_headers_that_google_does_not_guard(
     queue: MemoryTransport, post: Poster
 ) -> None:
     defer(note_delivery)

@@ -12,9 +12,8 @@ from unit.gae_handler.conftest import Poster
 from unit.gae_handler.handled import QUEUE, body_of, calls, note
 
 from defer_core import defer
-from defer_core.config import configured, current
-from defer_core.record import State
-from defer_core.testing import in_memory
+from defer_core.spi import State, current
+from defer_core.testing import configured, in_memory
 from defer_gae_handler import Request, handle, make_application
 
 DEFINED = {200, 400, 403, 405, 408, 413}
@@ -38,7 +37,7 @@ METHODS = st.sampled_from(["POST", "POST", "POST", "GET", "HEAD", "", "post", "Ã
 FUZZ = settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-SIGNED = {"doors": ["appengine", "cloud-run-iam"], "keys": ["k" * 20]}
+SIGNED = {"authenticators": ["appengine", "cloud-run-iam"], "keys": ["k" * 20]}
 
 
 @FUZZ
@@ -77,6 +76,7 @@ def test_any_environ_gets_a_defined_answer(
     assert calls == []
 
 
+@pytest.mark.defer_real
 @pytest.mark.usefixtures("app_engine")
 def test_without_any_configuration_inline_tasks_run_and_claims_wait(
     post: Poster, caplog: pytest.LogCaptureFixture
@@ -95,15 +95,16 @@ def test_without_any_configuration_inline_tasks_run_and_claims_wait(
 
 
 @pytest.mark.parametrize("accept_legacy_pickles", [False, True])
-def test_junk_that_came_through_a_door_is_kept_in_a_capped_number(post: Poster, accept_legacy_pickles: bool) -> None:
-    settings = {"doors": ["cloud-run-iam"], "keys": ["k" * 20], "accept_legacy_pickles": accept_legacy_pickles}
+def test_junk_that_came_through_an_authenticator_is_kept_in_a_capped_number(
+    post: Poster, accept_legacy_pickles: bool
+) -> None:
+    settings = {"authenticators": ["cloud-run-iam"], "keys": ["k" * 20], "accept_legacy_pickles": accept_legacy_pickles}
     headers = {"Authorization": "Bearer a.b.SIGNATURE_REMOVED_BY_GOOGLE"}
     with in_memory(max_unverified=5, **settings) as queue:
         defer(note)
         body = body_of(queue)
         for number in range(20):
             junk = [
-                b"",
                 b"junk %d" % number,
                 body[: -number or -1],
                 body + bytes(number + 1),

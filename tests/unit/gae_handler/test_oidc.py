@@ -1,11 +1,14 @@
-"""The OIDC door, with tokens that are signed here and a certificate server on loopback."""
+"""The OIDC authenticator, with tokens that are signed here and a certificate server on loopback."""
 
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,11 +19,12 @@ import services
 from unit.gae_handler.conftest import Poster
 from unit.gae_handler.handled import body_of, calls, note, note_delivery
 
-from defer_core import ConfigError, clock, defer
-from defer_core.config import current
+from defer_core import ConfigError, defer
+from defer_core.spi import clock, current
 from defer_core.testing import in_memory
 from defer_gae_handler import handle
-from defer_gae_handler.doors import configured_doors
+from defer_gae_handler.authenticators import configured_authenticators
+from defer_gae_handler.authenticators.certificates import Certificates
 
 jwt = services.library("jwt")
 rsa = services.library("cryptography.hazmat.primitives.asymmetric.rsa")
@@ -118,7 +122,7 @@ def server() -> Iterator[CertificateServer]:
 def ask(server: CertificateServer, post: Poster) -> Iterator[Callable[..., int]]:
     """The status that a task with this token is answered with."""
     options = {"audience": [AUDIENCE, "https://old.example"], "email": EMAIL, "certs_url": server.url}
-    with in_memory(doors=["oidc"], door_options={"oidc": options}) as queue:
+    with in_memory(authenticators=["oidc"], authenticator_options={"oidc": options}) as queue:
         defer(note)
         body = body_of(queue)
 
@@ -135,7 +139,7 @@ def ask(server: CertificateServer, post: Poster) -> Iterator[Callable[..., int]]
 Ask = Callable[..., int]
 
 
-def test_a_token_of_ours_opens(ask: Ask, server: CertificateServer) -> None:
+def test_a_token_of_ours_is_accepted(ask: Ask, server: CertificateServer) -> None:
     assert ask(token()) == 200
     assert ask(token(aud="https://old.example")) == 200
     assert ask(token(iss="accounts.google.com")) == 200
@@ -165,6 +169,56 @@ def test_a_token_of_ours_opens(ask: Ask, server: CertificateServer) -> None:
 )
 def test_any_other_claim_is_refused(ask: Ask, claims: dict[str, Any]) -> None:
     assert ask(token(**claims)) == 403
+
+
+@pytest.mark.parametrize(
+    ("bearer", "why"),
+    [
+        (lambda: None, "no token"),
+        (
+            lambda: token(aud="https://other.example"),
+            "wrong audience ('https://other.example', expected 'https://shop.exam",
+        ),
+        (lambda: token(email="other@x.example"), "wrong e-mail ('other@x.example', expected 'tasks@shop.iam"),
+        (lambda: token(email_verified=False), "unverified e-mail (email_verified is False)"),
+        (lambda: token(iss="https://evil.example"), "wrong issuer ('https://evil.example'"),
+        (lambda: token(exp=1_700_000_000), "Signature has expired"),
+        (lambda: token("k2", headers={"kid": "k1"}), "Signature verification failed"),
+        (lambda: token("k2"), "unknown key ('k2')"),
+        (lambda: token(alg="HS256"), "wrong signature (expected RS256"),
+        (lambda: token(aud="x\n\x1bCRITICAL:root:forged" + "y" * 3000), r"wrong audience ('x\n\x1bCRITICAL"),
+        (lambda: "." * 20_000, "token too long (20000 characters)"),
+        (lambda: nested(5000), "invalid token ("),
+    ],
+)
+def test_a_token_that_is_refused_is_told_of_and_not_told(
+    ask: Ask, caplog: pytest.LogCaptureFixture, bearer: Callable[[], str | None], why: str
+) -> None:
+    given = bearer()
+    assert ask(given) == 403
+    [line] = [each for each in caplog.records if each.name == "defer.handler"]
+    message = line.getMessage()
+    assert line.levelname == "WARNING" and "oidc: " in message and why in message
+    assert message.isprintable() and len(message) < 1500
+    if given is not None and given.strip("."):
+        assert not any(part in message for part in given.split(".") if len(part) > 4)
+
+
+def test_the_answer_tells_a_stranger_neither_audience_nor_account(server: CertificateServer, post: Poster) -> None:
+    options = {"audience": AUDIENCE, "email": EMAIL, "certs_url": server.url}
+    refused = {"wrong audience": token(aud="https://other.example"), "wrong e-mail": token(email="other@x.example")}
+    with in_memory(authenticators=["oidc"], authenticator_options={"oidc": options}):
+        for why, given in refused.items():
+            answer = handle(post(headers={"Authorization": f"Bearer {given}"}, read=b"".join))
+            assert answer.body == f"forbidden: no authenticator accepted the request (oidc: {why})".encode()
+
+
+def nested(depth: int) -> str:
+    """A token whose claims no parser follows to their end."""
+    from base64 import urlsafe_b64encode
+
+    parts = (b'{"alg": "RS256", "kid": "k1"}', b"[" * depth, b"signature")
+    return ".".join(urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
 
 
 @pytest.mark.parametrize("skew, status", [(30, 200), (120, 403)])
@@ -209,11 +263,60 @@ def test_an_unreachable_certificate_server_is_answered_503(ask: Ask, server: Cer
     assert ask(token()) == 200
 
 
+@pytest.mark.parametrize("junk", [b"[" * 200_000, b'{"keys": ' + b"[" * 200_000, b"\xff", b"9" * 5000, b'"x"', b"null"])
+def test_an_answer_that_no_parser_takes_is_answered_503(ask: Ask, server: CertificateServer, junk: bytes) -> None:
+    server.content = junk
+    assert ask(token()) == 503
+
+
+class Dripping:
+    """A server that sends a byte of its answer every 50 ms, for ever: of its headers, or of its body."""
+
+    def __init__(self, start: bytes) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/certs"
+        self._start, self._over, self.left = start, threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        peer, _ = self._socket.accept()
+        with peer, suppress(OSError):
+            peer.sendall(self._start)
+            while not self._over.wait(0.05):
+                peer.sendall(b" ")
+        self.left.set()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.0 200 OK\r\nX-Slow: ", b"HTTP/1.0 200 OK\r\n\r\n{"])
+def test_the_time_for_certificates_is_over_however_slowly_they_come(post: Poster, start: bytes) -> None:
+    dripping = Dripping(start)
+    options = {"audience": AUDIENCE, "email": EMAIL, "certs_url": dripping.url, "timeout": 0.5}
+    with in_memory(authenticators=["oidc"], authenticator_options={"oidc": options}):
+        began = time.monotonic()
+        assert handle(post(headers={"Authorization": f"Bearer {token()}"})).status == 503
+        assert time.monotonic() - began < 10
+    assert dripping.left.wait(20)  # its connection was closed: no thread of ours is left behind
+    dripping.stop()
+
+
+def test_a_known_key_does_not_wait_for_others(server: CertificateServer) -> None:
+    certificates = Certificates(server.url, timeout=5.0)
+    assert certificates.key("k1") is not None
+    with certificates._lock, ThreadPoolExecutor(1) as pool:  # somebody fetches
+        assert pool.submit(certificates.key, "k1").result(timeout=20) is not None
+
+
 def test_a_stopped_certificate_server_is_answered_503_until_the_keys_are_there(post: Poster) -> None:
     served = CertificateServer()
     served.stop()
     options = {"audience": AUDIENCE, "email": EMAIL, "certs_url": served.url}
-    with in_memory(doors=["oidc"], door_options={"oidc": options}):
+    with in_memory(authenticators=["oidc"], authenticator_options={"oidc": options}):
         answer = handle(post(headers={"Authorization": f"Bearer {token()}"}, read=lambda *_: 1 / 0))
     assert answer.status == 503
     assert int(answer.headers["Retry-After"]) > 0
@@ -259,7 +362,7 @@ def test_the_other_form_of_certificates(ask: Ask, server: CertificateServer, for
 
 def test_the_attempt_is_read_from_the_headers_of_http_targets(server: CertificateServer, post: Poster) -> None:
     options = {"audience": AUDIENCE, "email": EMAIL, "certs_url": server.url}
-    with in_memory(doors=["oidc"], door_options={"oidc": options}) as queue:
+    with in_memory(authenticators=["oidc"], authenticator_options={"oidc": options}) as queue:
         defer(note_delivery)
         headers = {
             "X-Serverless-Authorization": f"bearer {token()}",
@@ -286,5 +389,8 @@ def test_the_attempt_is_read_from_the_headers_of_http_targets(server: Certificat
     ],
 )
 def test_what_is_missing_is_said_at_start_up(options: dict[str, Any], names: str) -> None:
-    with in_memory(doors=["oidc"], door_options={"oidc": options}), pytest.raises(ConfigError, match=names):
-        configured_doors(current())
+    with (
+        in_memory(authenticators=["oidc"], authenticator_options={"oidc": options}),
+        pytest.raises(ConfigError, match=names),
+    ):
+        configured_authenticators(current())

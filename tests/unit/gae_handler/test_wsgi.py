@@ -67,6 +67,20 @@ def test_a_failure_is_logged_with_its_traceback_and_answered_500(
 
 
 @pytest.mark.usefixtures("app_engine")
+def test_a_task_that_could_not_be_run_is_logged_with_its_name_and_retry(
+    queue: MemoryTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(io.BytesIO):
+        def read(self, *size: Any) -> bytes:
+            raise TypeError("a server's mistake")
+
+    environ = {"wsgi.input": Broken(), "CONTENT_LENGTH": "9", "HTTP_X_APPENGINE_TASKRETRYCOUNT": "3"}
+    assert call(make_application(), **environ)[0] == "500 Internal Server Error"
+    assert caplog.messages == ["Task t-1 could not be run (retry 3): the queue will try again."]
+    assert caplog.records[0].exc_info
+
+
+@pytest.mark.usefixtures("app_engine")
 def test_statuses_have_their_reasons(queue: MemoryTransport) -> None:
     app = make_application()
     defer(fail_once)
@@ -105,18 +119,18 @@ def test_a_chunked_body_is_read_to_the_end_that_the_server_marks(queue: MemoryTr
     assert calls == [()]
 
 
-def test_without_a_door_it_refuses_to_be_built() -> None:
+def test_without_an_authenticator_it_refuses_to_be_built() -> None:
     for build in (make_application, lambda: wrap_wsgi_app(theirs), lambda: defer_gae_handler.application):
-        with pytest.raises(ConfigError, match="No door is configured"):
+        with pytest.raises(ConfigError, match="No authenticator is configured"):
             build()
-    with pytest.raises(ConfigError, match="DEFER_DOORS"):
+    with pytest.raises(ConfigError, match="DEFER_AUTHENTICATORS"):
         from defer_gae_handler.wsgi import application  # noqa: F401
 
 
 def test_the_exports_are_these() -> None:
     assert sorted(defer_gae_handler.__all__) == [
-        "Door",
-        "DoorUnavailableError",
+        "Authenticator",
+        "AuthenticatorUnavailableError",
         "Request",
         "Response",
         "__version__",

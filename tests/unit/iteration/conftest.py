@@ -9,16 +9,14 @@ import pytest
 from testapp import iterations
 from testapp.models import Row
 
-from defer_core import config
-from defer_core.testing import in_memory
-from defer_core.transports.memory import MemoryTransport
+from defer_core.testing import MemoryTransport, forget_configuration, in_memory
 
 
 @pytest.fixture
 def queue(transactional_db: None) -> Iterator[MemoryTransport]:
     """A queue in memory, with the records in the database; and nothing noted so far."""
     iterations.reset()
-    config.reset()
+    forget_configuration()
     with in_memory(store="django", sweep_grace=60.0) as transport:
         yield transport
     iterations.reset()

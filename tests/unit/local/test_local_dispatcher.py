@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from defer_core import clock
 from defer_core.errors import ConfigError
-from defer_core.task import RetryOptions, Routing
-from defer_core.transports.base import Message
-from defer_local import Dispatcher, LocalTransport
-from defer_local import dispatcher as dispatcher_module
+from defer_core.spi import Message, RetryOptions, Routing, clock
+from defer_local import Dispatcher, LocalTransport, living
 from defer_local.queued import QueuedTask
 from defer_local.target import HttpTarget, WsgiTarget, as_target
 
@@ -87,6 +86,19 @@ def test_failures_and_exceptions_are_repeated(file: Path, transport: LocalTransp
     assert site.told("HTTP_X_APPENGINE_TASKRETRYCOUNT") == ["0", "1", "2", "3", "4"]
     assert site.told("HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE") == [None, "503", "500", "0", "404"]
     assert transport.queue.tasks() == []
+
+
+def test_what_repeats_is_one_line(
+    file: Path, transport: LocalTransport, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.answers = [ValueError("a\nbug"), ValueError("a\nbug"), SystemExit(1), SystemExit(1)]
+    transport.send(message(name="t", queue="mail"))
+    Dispatcher(file=file, target=site).run_until_idle()
+    told = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [bool(record.exc_info) for record in told] == [True, False, False, False]
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+    assert told[1].getMessage() == "Task t in mail: attempt 2: the application raised ValueError('a\\nbug')"
+    assert told[2].getMessage() == "Task t in mail: attempt 3 could not be delivered: SystemExit(1)"
 
 
 def test_the_queue_gives_up_when_told_to(file: Path, transport: LocalTransport, site: Site) -> None:
@@ -171,7 +183,7 @@ def test_two_dispatchers_never_deliver_one_task_twice(file: Path, transport: Loc
 def test_the_tasks_of_a_dead_dispatcher_are_taken_over(
     file: Path, transport: LocalTransport, site: Site, sign: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = "elsewhere" if sign == "it has been silent" else dispatcher_module.socket.gethostname()
+    host = "elsewhere" if sign == "it has been silent" else living.socket.gethostname()
     alive_until = clock.now() + (-1 if sign == "it has been silent" else 60)
     pid = os.getpid() if "this process" in sign else 2**22 + 1
     transport.send(message())
@@ -184,7 +196,7 @@ def test_the_tasks_of_a_dead_dispatcher_are_taken_over(
 def test_the_tasks_of_a_living_dispatcher_are_not(file: Path, transport: LocalTransport, site: Site) -> None:
     transport.send(message())
     transport.queue.turn("alive", [], limit=1, now=clock.now())
-    transport.queue.beat("alive", dispatcher_module.socket.gethostname(), os.getppid(), clock.now() + 60)
+    transport.queue.beat("alive", living.socket.gethostname(), os.getppid(), clock.now() + 60)
     with pytest.raises(TimeoutError, match="not idle"):
         Dispatcher(file=file, target=site).run_until_idle(timeout=0.2)
     assert site.requests == []
@@ -206,11 +218,139 @@ def test_a_file_that_cannot_be_used_for_a_moment_stops_nothing(
     assert len(site.requests) == 1 and "cannot be used; trying again" in caplog.text
 
 
+def test_results_outlive_a_turn_that_fails(file: Path, transport: LocalTransport, site: Site) -> None:
+    dispatcher = Dispatcher(file=file, target=site)
+    turn, settled = dispatcher.queue.turn, threading.Event()
+
+    def failing_once(owner: str, done: Any, **kwargs: Any) -> Any:
+        if done and not settled.is_set():
+            settled.set()
+            raise sqlite3.OperationalError("database or disk is full")
+        return turn(owner, done, **kwargs)
+
+    dispatcher.queue.turn = failing_once  # type: ignore[method-assign]
+    transport.send(message())
+    dispatcher.run_until_idle()
+    assert settled.is_set() and len(site.requests) == 1
+
+
+def test_results_outlive_a_last_turn_that_fails(
+    file: Path, transport: LocalTransport, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.go.clear()
+    transport.send(message())
+    dispatcher = Dispatcher(file=file, target=site)
+    dispatcher.start()
+    assert site.entered.wait(30)
+    turn, failures = dispatcher.queue.turn, iter([sqlite3.OperationalError("database is locked")] * 2)
+
+    def failing_at_first(*args: Any, **kwargs: Any) -> Any:
+        if dispatcher._stopping.is_set() and (failure := next(failures, None)):
+            raise failure
+        return turn(*args, **kwargs)
+
+    dispatcher.queue.turn = failing_at_first  # type: ignore[method-assign]
+    threading.Timer(0.1, site.go.set).start()
+    dispatcher.stop(timeout=30)
+    assert next(failures, None) is None and transport.queue.tasks() == []
+    assert "will be delivered again" not in caplog.text
+
+
+def test_a_trouble_that_lasts_is_told_once(
+    file: Path, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatcher = Dispatcher(file=file, target=site)
+    looks: list[float] = []
+
+    def full(now: float) -> bool:
+        looks.append(now)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with dispatcher:
+        monkeypatch.setattr(dispatcher.queue, "has_due", full)
+        until = clock.now() + 30
+        while len(looks) < 3 and clock.now() < until:
+            threading.Event().wait(0.05)
+    assert len(looks) >= 3 and caplog.text.count("cannot be used; trying again: database or disk is full") == 1
+    assert "Traceback" not in caplog.text
+
+
+def test_a_file_that_cannot_be_written_at_the_start_is_named(file: Path, site: Site) -> None:
+    dispatcher = Dispatcher(file=file, target=site)
+    dispatcher.queue.file.connection().execute("PRAGMA query_only = ON")
+    with pytest.raises(ConfigError, match=r"queue\.sqlite3 cannot be used: attempt to write"):
+        dispatcher.start()
+
+
+def test_a_clock_that_was_set_back_before_the_start_stops_nothing(
+    file: Path, transport: LocalTransport, site: Site
+) -> None:
+    transport.send(message())
+    back = clock.now() - 3600
+    with clock.replaced(lambda: back):
+        Dispatcher(file=file, target=site).run_until_idle()
+    assert len(site.requests) == 1
+
+
+def test_a_clock_that_is_set_back_under_a_dispatcher_stops_nothing(
+    file: Path, transport: LocalTransport, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("defer_local.dispatcher.BEAT", 0.1)
+    real, back = time.time, 0.0
+    with clock.replaced(lambda: real() - back), Dispatcher(file=file, target=site):
+        site.answers = [500]
+        transport.send(message(retry=RetryOptions(min_backoff=0.5)))
+        assert site.entered.wait(30)
+        back = 3600.0
+        until = real() + 30
+        while len(site.requests) < 2 and real() < until:
+            time.sleep(0.02)
+    assert len(site.requests) == 2
+
+
+def test_a_file_that_is_deleted_under_a_dispatcher_is_told_and_its_successor_delivered(
+    file: Path, transport: LocalTransport, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Dispatcher(file=file, target=site) as dispatcher:
+        for path in file.parent.glob("queue.sqlite3*"):
+            path.unlink()
+        transport.send(message())
+        assert site.entered.wait(30)
+        assert site.told("HTTP_X_DEFER_LOCAL_SECRET") == [transport.secret], "that of the new file"
+        assert [row["id"] for row in transport.queue.dispatchers()] == [dispatcher.id]
+    assert f"The file {file} was deleted or replaced" in caplog.text
+
+
+def test_tasks_of_a_dispatcher_that_never_said_to_live_are_taken_over(
+    file: Path, transport: LocalTransport, site: Site
+) -> None:
+    transport.send(message())
+    assert len(transport.queue.turn("nobody", [], limit=1, now=clock.now())) == 1
+    Dispatcher(file=file, target=site).run_until_idle()
+    assert site.told("HTTP_X_APPENGINE_TASKRETRYCOUNT") == ["1"]
+
+
+def test_that_nobody_delivers_is_said_once(
+    file: Path, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport = LocalTransport(file=file)
+    monkeypatch.setattr("defer_local.transport.BEAT_LASTS", 0.0)
+    with Dispatcher(file=file, target=site):
+        transport.send(message())
+    assert "No dispatcher delivers" not in caplog.text
+    for _ in range(3):
+        transport.send(message())
+    [record] = [each for each in caplog.records if "No dispatcher delivers" in each.getMessage()]
+    assert record.levelname == "WARNING" and str(file) in record.getMessage()
+    assert "defer-local --url" in record.getMessage() and "manage.py defer_local" in record.getMessage()
+    transport.close()
+
+
 def test_a_sign_of_life_lasts_until_the_next_ones(file: Path, site: Site) -> None:
     with Dispatcher(file=file, target=site) as dispatcher:
         [row] = dispatcher.queue.dispatchers()
         left = row["alive_until"] - clock.now()
-        assert dispatcher_module.BEAT < left <= dispatcher_module.BEAT_LASTS
+        assert living.BEAT < left <= living.BEAT_LASTS
     assert dispatcher.queue.dispatchers() == []
 
 
@@ -244,31 +384,58 @@ def test_it_is_refused_on_google_cloud(
 def test_targets_are_told_apart_and_mistakes_named() -> None:
     assert isinstance(as_target("http://127.0.0.1:8000"), HttpTarget)
     assert isinstance(as_target(Site()), WsgiTarget)
-    for wrong in ("127.0.0.1:8000", "ftp://x", "http://", 5):
+    for wrong in ("127.0.0.1:8000", "ftp://x", "http://", "http://x:99999", "http://x:y", "http://[::1", 5):
         with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:8000"):
             as_target(wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "url, proto, told",
-    [
-        ("/work", None, True),
-        ("http://shop.local:8000/work", None, True),
-        ("http://localhost:9/work", None, True),
-        ("http://shop.local:9/work", None, False),
-        ("https://elsewhere.example/work", None, False),
-        ("/work", b"from the API", False),
-        ("http://localhost:9/work", b"from the API", False),
-    ],
-)
-def test_the_secret_goes_to_the_server_and_this_machine_only(
-    monkeypatch: pytest.MonkeyPatch, url: str, proto: bytes | None, told: bool
+SERVERS = [
+    # --url, a task's URL, whether that is the server of --url
+    ("http://shop.local:8000", "/work", True),
+    ("http://shop.local:8000", "//shop.local:9/work", True),
+    ("http://shop.local:8000", "http://shop.local:8000/work", True),
+    ("http://Shop.local:8000", "HTTP://SHOP.LOCAL:8000/work?a=b", True),
+    ("http://shop.local", "http://shop.local:80/work", True),
+    ("https://shop.local:443", "https://shop.local/work", True),
+    ("http://127.0.0.1:8000", "http://localhost:8000/work", True),
+    ("http://localhost:8000", "http://127.0.0.1:8000/work", True),
+    ("http://localhost:8000", "http://[::1]:8000/work", True),
+    ("http://127.0.0.1:8000", "http://user:word@127.0.0.1:8000/work", True),
+    ("http://127.0.0.1:8000", "http://[::1]:8000/work", False),
+    ("http://127.0.0.1:8000", "http://127.0.0.1:9999/work", False),
+    ("http://127.0.0.1:8000", "http://localhost:9999/work", False),
+    ("http://127.0.0.1:8000", "http://localhost/work", False),
+    ("http://127.0.0.1:8000", "http://127.0.0.2:8000/work", False),
+    ("http://127.0.0.1:8000", "http://127.0.0.1:8000@127.0.0.3:8000/work", False),
+    ("http://127.0.0.1:8000", "http://127.0.0.1.nip.io:8000/work", False),
+    ("http://shop.local:8000", "http://localhost:8000/work", False),
+    ("http://shop.local:8000", "https://shop.local:8000/work", False),
+    ("http://shop.local", "https://shop.local/work", False),
+    ("http://shop.local:8000", "http://shop.local/work", False),
+    ("http://shop.local:8000", "https://elsewhere.example/work", False),
+]
+
+
+@pytest.mark.parametrize(("base", "url", "is_ours"), SERVERS)
+def test_the_secret_goes_to_the_server_of_the_base_url_only(
+    monkeypatch: pytest.MonkeyPatch, base: str, url: str, is_ours: bool
 ) -> None:
+    asked: list[tuple[Any, dict[str, str]]] = []
+    monkeypatch.setattr("defer_local.target._request", lambda to, task, headers: asked.append((to, headers)))
+    for proto in (None, b"from the API"):
+        HttpTarget(base).deliver(QueuedTask(queue="q", name="t", routing=Routing(url=url), proto=proto), "s3cret")
+    [(to, headers), (_, of_the_api)] = asked
+    assert (headers.get("X-Defer-Local-Secret") == "s3cret") is is_ours
+    assert not is_ours or to.netloc == HttpTarget(base).base.netloc, "what bears the secret goes where it is meant to"
+    assert "X-Defer-Local-Secret" not in of_the_api
+
+
+def test_an_application_in_this_process_shares_its_secret_with_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, str]] = []
     monkeypatch.setattr("defer_local.target._request", lambda to, task, headers: sent.append(headers))
-    task = QueuedTask(queue="q", name="t", routing=Routing(url=url), proto=proto)
-    HttpTarget("http://shop.local:8000").deliver(task, "s3cret")
-    assert ("X-Defer-Local-Secret" in sent[0]) is told
+    for url in ("http://127.0.0.1/work", "http://localhost:80/work", "https://elsewhere.example/"):
+        WsgiTarget(Site()).deliver(QueuedTask(queue="q", name="t", routing=Routing(url=url)), "s3cret")
+    assert len(sent) == 3 and not any("X-Defer-Local-Secret" in headers for headers in sent)
 
 
 def test_a_task_of_the_api_bears_no_secret_in_this_process_either(site: Site) -> None:

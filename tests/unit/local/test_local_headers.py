@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from defer_core.task import Routing
+from defer_core.spi import Routing
 from defer_local.headers import dispatch_headers
 from defer_local.queued import QueuedTask
 from defer_local.retry import failed

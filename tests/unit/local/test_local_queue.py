@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from defer_core import clock
 from defer_core.errors import ConfigError, TaskAlreadyExistsError, TransportUnavailableError
-from defer_core.task import RetryOptions, Routing
-from defer_core.transports.base import Message
+from defer_core.spi import Message, RetryOptions, Routing, clock
 from defer_local import DurableQueue, LocalTransport
 from defer_local.queued import QueuedTask, Settled
 from defer_local.retry import failed, interrupted
@@ -126,7 +124,7 @@ def test_a_taken_name_is_an_error_of_its_own_and_spoils_no_bulk(transport: Local
 def test_a_queue_that_cannot_be_written_is_unavailable(transport: LocalTransport) -> None:
     transport.send(Message(body=b""))
     transport.queue.file.connection().execute("PRAGMA query_only = ON")
-    with pytest.raises(TransportUnavailableError, match="took nothing"):
+    with pytest.raises(TransportUnavailableError, match="added nothing"):
         transport.send(Message(body=b""))
 
 

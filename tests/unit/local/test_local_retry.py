@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from defer_core.task import RetryOptions, Routing
+from defer_core.spi import RetryOptions, Routing
 from defer_local.queued import QueuedTask
 from defer_local.retry import DEFAULTS, absent, failed, gives_up, interrupted, interval, merged
 

@@ -10,11 +10,7 @@ import services
 
 
 def test_postgres_serves_a_database_of_this_worker(postgres: str) -> None:
-    import psycopg
-
-    with psycopg.connect(postgres) as connection:
-        found = connection.execute("SELECT current_database(), current_setting('fsync')").fetchone()
-    assert found is not None
+    [found] = services.ask_postgres(postgres, "SELECT current_database(), current_setting('fsync')")
     assert (found[0].startswith("defer_"), found[1]) == (True, "off")
     assert services.postgres_dsn() == postgres
 

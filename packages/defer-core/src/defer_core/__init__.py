@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from .__about__ import __version__
-from .bulk import Call, defer_many
-from .codec import register_type
 from .config import Config, configure
 from .delivery import Delivery, current_delivery
-from .enqueue import adefer, defer, enqueue
 from .errors import (
     BulkSendError,
     CallableError,
@@ -24,11 +21,14 @@ from .errors import (
     TransportError,
     UnserializableError,
 )
-from .execute import Outcome, execute
-from .google import run_envelope
-from .handle import Status, TaskHandle
-from .stopping import install_signal_handlers, is_stopping
+from .run.execute import Outcome, execute
+from .run.google import run_envelope
+from .run.stopping import install_signal_handlers, is_stopping, with_signal_handlers
+from .send.bulk import Call, defer_many
+from .send.enqueue import adefer, defer, enqueue
+from .send.handle import Status, TaskHandle
 from .task import RetryOptions, Routing, Task, TaskOptions
+from .wire.registry import register_type
 
 __all__ = [
     "BulkSendError",
@@ -67,4 +67,5 @@ __all__ = [
     "is_stopping",
     "register_type",
     "run_envelope",
+    "with_signal_handlers",
 ]

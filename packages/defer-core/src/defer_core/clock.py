@@ -10,18 +10,18 @@ _source: Callable[[], float] = time.time
 
 
 def now() -> float:
-    """Seconds since the epoch."""
+    """Return the seconds since the epoch."""
     return _source()
 
 
 def source() -> Callable[[], float]:
-    """The function that `now()` asks, for loops that cannot afford two calls."""
+    """Return the function that `now()` calls, for loops that cannot afford two calls."""
     return _source
 
 
 @contextmanager
 def replaced(source: Callable[[], float]) -> Iterator[None]:
-    """Take the time from `source` for the length of a `with` block (tests and simulations)."""
+    """Take the time from `source` in a `with` block (tests and simulations)."""
     global _source
     previous, _source = _source, source
     try:

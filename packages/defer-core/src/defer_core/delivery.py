@@ -6,12 +6,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from . import clock
-from .frozen import changed
+from .nouns import changed, fast_init
 
 DEFAULT_DEADLINE = 600.0
-"""Seconds that Cloud Tasks and automatically scaled App Engine give an attempt, unless told otherwise."""
+"""Seconds that Cloud Tasks and automatically scaled App Engine give an attempt by default."""
 
 
+@fast_init
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
     """One attempt at one task."""
@@ -37,22 +38,23 @@ class Delivery:
     deadline: float | None = None
     """When this attempt will be cut off, in seconds since the epoch; None until the envelope has been read."""
     require_signature: bool = False
-    """The door that let this in vouches for nobody: only a signed envelope may run."""
+    """True if the authenticator proves too little, so that only a signed envelope may run."""
 
-    def until(self, deadline: float) -> Delivery:
-        """The same attempt, with a deadline."""
-        return changed(self, deadline=deadline)
+    def with_deadline(self, seconds: float | None) -> Delivery:
+        """Return this attempt with its deadline: what its queue has said, else so many seconds after it began (what its
+        task was deferred with, or the default)."""
+        return changed(self, deadline=self.deadline or self.started + (seconds or DEFAULT_DEADLINE))
 
     def seconds_left(self, now: float | None = None) -> float:
-        """Seconds until the deadline (the default deadline where none is known); negative once it is past."""
+        """Return the seconds until the deadline (until the default one, if none is known); negative once it is past."""
         deadline = self.started + DEFAULT_DEADLINE if self.deadline is None else self.deadline
         return deadline - (clock.now() if now is None else now)
 
 
 running: ContextVar[Delivery | None] = ContextVar("defer_delivery", default=None)
-"""The attempt that this thread (or asyncio task) is at."""
+"""The attempt that this thread (or asyncio task) is executing."""
 
 
 def current_delivery() -> Delivery | None:
-    """The attempt that is running here, or None outside a task."""
+    """Return the attempt that is running here, or None outside a task."""
     return running.get()

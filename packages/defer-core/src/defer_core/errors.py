@@ -1,9 +1,14 @@
-"""Every error of defer, in one place: one base, the docstring as the default message, the context as attributes."""
+"""Every error of defer: one base, the docstring as the default message, the context as attributes."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
+
+from .text import one_line
+
+LONGEST = 1000
+"""Characters of a message that quotes a body."""
 
 
 class DeferError(Exception):
@@ -22,6 +27,10 @@ class ConfigError(DeferError):
     """The configuration of defer is missing or contradicts itself."""
 
 
+class MissingExtraError(ConfigError, ImportError):
+    """A library that the configuration needs is not installed."""
+
+
 # --- said by defer(), before anything is written ----------------------------------------------------------------------
 
 
@@ -33,6 +42,16 @@ class UnserializableError(DeferError, TypeError):
     """A value cannot travel in a task. `path` says where it is: `kwargs['user'].avatar`."""
 
     path: str = ""
+
+
+class UnreadableError(UnserializableError):
+    """It can be pickled, but its pickle cannot be read again."""
+
+
+class RefersBackError(UnserializableError):
+    """It contains itself."""
+
+    value: Any = None
 
 
 class CallableError(DeferError, TypeError):
@@ -70,7 +89,7 @@ class TaskAlreadyExistsError(TransportError):
 
 
 class TransportRefusedError(TransportError):
-    """The queue answered that it will not take this task: sending it again as it is will not help."""
+    """The queue refused this task: sending it again unchanged will not help."""
 
 
 class QueueNotFoundError(TransportRefusedError):
@@ -78,22 +97,22 @@ class QueueNotFoundError(TransportRefusedError):
 
 
 class TaskSizeRefusedError(TransportRefusedError):
-    """The service says that the task is too large, whatever our own limit was."""
+    """The service found the task too large, whatever our own limit was."""
 
 
 class TransportUnavailableError(TransportError):
-    """The queue is unavailable; the task was certainly not taken."""
+    """The queue is unavailable, and certainly did not take the task."""
 
 
 class AmbiguousSendError(TransportError):
-    """No answer came from the queue: it may have taken the task or not."""
+    """The queue gave no answer: it may have taken the task or not."""
 
 
 class BulkSendError(TransportError):
     """The queue refused some of the tasks of `defer_many`.
     `failures` has their errors by index, `handles` the others."""
 
-    failures: dict[int, TransportError]
+    failures: dict[int, TransportError | TaskTooLargeError]
     handles: list[Any]
 
 
@@ -108,10 +127,23 @@ class SingularTaskFailure(DeferError):
     """The task failed this once: it is retried without an error being logged."""
 
 
-class DecodeError(DeferError):
+class TaskExitedError(DeferError):
+    """The task called `sys.exit()`, which would have ended the server with it."""
+
+
+class _BodyError(DeferError):
+    """Something is wrong with the body of a task. A message that quotes the body stays in one line."""
+
+    def __init__(self, message: str | None = None, **context: Any) -> None:
+        super().__init__(message and one_line(message, LONGEST), **context)
+
+
+class DecodeError(_BodyError):
     """The body of the task cannot be read, now or ever."""
 
     reason = "unreadable"
+    kept: Any = None
+    """The record of its stored payload, and the store, if it has one."""
 
 
 class ExpiredError(DecodeError):
@@ -120,8 +152,14 @@ class ExpiredError(DecodeError):
     reason = "expired"
 
 
+class WrongQueueError(DecodeError):
+    """The task came through another queue than the one that it was signed for."""
+
+    reason = "wrong queue"
+
+
 class CallableForbiddenError(CallableError, DecodeError):
-    """The callable is one that this project refuses to defer or to run."""
+    """This project refuses to defer or run the callable."""
 
     name: str = ""
 
@@ -132,8 +170,11 @@ class SignatureError(DecodeError):
     reason = "unverified"
 
 
-class NotYetReadableError(DeferError):
-    """The body cannot be read by this process: another release or another key may be able to (a rolling deploy)."""
+class NotYetReadableError(_BodyError):
+    """This process cannot read the body: another release or another key may be able to (a rolling deploy)."""
+
+    kept: Any = None
+    """The record of its stored payload, and the store, if it has one."""
 
 
 class UnknownKeyError(NotYetReadableError):
@@ -141,7 +182,7 @@ class UnknownKeyError(NotYetReadableError):
 
 
 class UnknownVersionError(NotYetReadableError):
-    """The envelope is of a version that this release does not know."""
+    """This release does not know the version of the envelope."""
 
 
 class CallableNotFoundError(NotYetReadableError):
@@ -149,8 +190,8 @@ class CallableNotFoundError(NotYetReadableError):
 
 
 class UnknownTypeError(NotYetReadableError):
-    """A value of the task is of a type that this process does not know, or cannot make again."""
+    """This process does not know the type of a value of the task, or cannot make the value again."""
 
 
 class StoreNotConfiguredError(NotYetReadableError):
-    """The task's payload is in a store that this process has no configuration for."""
+    """The task's payload is in a store that is not configured in this process."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+BODY_TYPE = "application/octet-stream"
+"""The Content-Type of a task that sets none."""
+LOCAL_SECRET = "X-Defer-Local-Secret"
+"""The header with the secret of the local queue, which its dispatcher sends and the handler verifies."""
 _PATH = re.compile(r"/[!-~]*\Z")
 _ABSOLUTE = re.compile(r"https?://[A-Za-z0-9.:@_\[\]-]+(?=[/?#]|\Z)[!-~]*\Z")
 _ENCODED = re.compile(r"[ \x80-\U0010ffff]+")
@@ -12,7 +16,7 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 
 
 def encoded(url: str) -> str:
-    """A URL with spaces, and what is not ASCII, percent-encoded, as Cloud Tasks does it."""
+    """Return a URL with spaces, and what is not ASCII, percent-encoded, as Cloud Tasks does it."""
     if url.isascii() and " " not in url:
         return url
     from urllib.parse import quote
@@ -21,12 +25,12 @@ def encoded(url: str) -> str:
 
 
 def is_path(text: str) -> bool:
-    """Whether this is a path that begins with `/`, with a query or without; ASCII, and free of spaces."""
+    """Return True for a path that begins with `/`, with a query or without; ASCII, and without spaces."""
     return bool(_PATH.match(text))
 
 
 def is_absolute(text: str) -> bool:
-    """Whether this is an absolute URL of HTTP; ASCII, and free of spaces."""
+    """Return True for an absolute URL of HTTP; ASCII, and without spaces."""
     if not _ABSOLUTE.match(text):
         return False
     from urllib.parse import urlsplit
@@ -38,10 +42,10 @@ def is_absolute(text: str) -> bool:
 
 
 def is_url(text: str) -> bool:
-    """Whether this is one or the other."""
+    """Return True for either."""
     return is_path(text) or is_absolute(text)
 
 
 def is_header(name: str, value: str) -> bool:
-    """Whether HTTP has such names, and the value is in Latin-1 and free of line breaks."""
+    """Return True if HTTP allows the name, and the value is in Latin-1 without line breaks."""
     return bool(_NAME.match(name) and _VALUE.match(value))

@@ -1,4 +1,4 @@
-"""A call that is to happen later, before anything of it is serialised."""
+"""A call that is to happen later, before it is serialised."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from .nouns import fast_init
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetryOptions:
     """How the queue repeats a failing task; None leaves a setting to the queue."""
 
     max_attempts: int | None = None
-    """How often the task is tried in all (at least 1); -1 is without limit."""
+    """How often the task is attempted in all (at least 1); -1 is without limit."""
     max_retry_duration: float | None = None
     """Seconds since the first attempt after which the queue gives up."""
     min_backoff: float | None = None
@@ -24,6 +26,7 @@ class RetryOptions:
     """How often the wait doubles before it grows linearly."""
 
 
+@fast_init
 @dataclass(frozen=True, kw_only=True)
 class Routing:
     """Where and when a task goes: all that a transport needs besides the body."""
@@ -36,8 +39,8 @@ class Routing:
     """When to run, in seconds since the epoch; None is now."""
     url: str | None = None
     """A path (App Engine) or an absolute URL (HTTP) to post to; None is the configured one."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Further headers of the request."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further headers of the request, which may be credentials."""
     service: str | None = None
     """App Engine service; None is the transport's default."""
     version: str | None = None
@@ -50,18 +53,19 @@ class Routing:
     """Seconds that one attempt may take."""
 
     def to_json(self) -> str:
-        """As stores keep it: a JSON object of what is set."""
+        """Return the JSON object that stores keep: of what is set."""
         return json.dumps({key: value for key, value in asdict(self).items() if value is not None})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The inverse of `to_json`."""
+        """Return the Routing that `to_json` was called on."""
         fields = json.loads(text)
         if "retry" in fields:
             fields["retry"] = RetryOptions(**fields["retry"])
         return cls(**fields)
 
 
+@fast_init
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """The underscored keywords of `defer()`, parsed."""
@@ -73,13 +77,14 @@ class TaskOptions:
     using: str | None = None
     """The database alias whose transaction the task belongs to."""
     small: bool = False
-    """The caller says that the task fits inline, so no record is needed."""
+    """True if the caller says that the task fits inline, so that it needs no record."""
     wipe_related_caches: bool = True
-    """Leave the relation caches of Django instances behind."""
+    """True to leave the relation caches of Django instances behind."""
     idempotent: bool = False
-    """A second run does no harm, so a doubtful send may always be repeated (tasks of iterations)."""
+    """True if a second run does no harm, so that a doubtful send may always be repeated (tasks of iterations)."""
 
 
+@fast_init
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A callable, its arguments and its options."""

@@ -1,4 +1,4 @@
-"""The meta-package of defer: what Djangae's tasks gave, under the same names."""
+"""The meta-package of defer: Djangae's tasks, under the same names."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from .starting import start
 
 
 class DeferDjangaeConfig(AppConfig):
-    """No models: it takes over `djangae.tasks.deferred` where settings say so, and has the checks."""
+    """An app without models, with the checks; it takes over `djangae.tasks.deferred` if settings ask for that."""
 
     name = "defer_djangae"
     label = "defer_djangae"

@@ -12,7 +12,7 @@ from .paths import PATHS, live
 
 @register
 def which_djangae(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Which Djangae is live: the real one, taken over (`I001`) or not (`W001`); ours (`I002`); none (`W002`)."""
+    """Report which Djangae is live: the real one, taken over (`I001`) or not (`W001`); ours (`I002`); none (`W002`)."""
     from defer_django.conf import given
 
     found, taken = live(), bool(given().get("TAKE_OVER_DJANGAE"))
@@ -23,16 +23,16 @@ def which_djangae(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         hint = "Call defer_djangae.install_paths() before Django starts: `pip install --target` ignores .pth files."
         return [Warning("The names of djangae.* are not on sys.path.", hint=hint, id="defer_djangae.W002")]
     if taken:
-        said = f"The real Djangae in {found} is live; its djangae.tasks.deferred is taken over."
-        return [Info(said, id="defer_djangae.I001")]
-    said = f"The real Djangae in {found} is live, and defers with its own code."
-    hint = 'Say DEFER = {"TAKE_OVER_DJANGAE": True} to have its djangae.tasks.deferred replaced, or uninstall Djangae.'
-    return [Warning(said, hint=hint, id="defer_djangae.W001")]
+        text = f"The real Djangae in {found} is live; its djangae.tasks.deferred is taken over."
+        return [Info(text, id="defer_djangae.I001")]
+    text = f"The real Djangae in {found} is live, and defers with its own code."
+    hint = 'Set DEFER = {"TAKE_OVER_DJANGAE": True} to have its djangae.tasks.deferred replaced, or uninstall Djangae.'
+    return [Warning(text, hint=hint, id="defer_djangae.W001")]
 
 
 @register
 def both_apps(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """`defer_djangae.E001`: one of the two apps is missing."""
+    """Report `defer_djangae.E001` if one of the two apps is missing."""
     missing = [f'"{theirs}"' for ours, theirs in APPS.items() if not apps.is_installed(ours)]
     if not missing:
         return []

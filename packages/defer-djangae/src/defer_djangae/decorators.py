@@ -1,4 +1,4 @@
-"""`djangae.tasks.decorators`: who may see a view."""
+"""`djangae.tasks.decorators`: views for tasks, cron jobs and App Engine alone."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def _only(view: View, allowed: Callable[[Any], bool]) -> View:
 
 
 def task_only(view_function: View) -> View:
-    """403 for whoever is neither a task nor a cron job."""
+    """Answer 403 except to tasks and cron jobs."""
     return _only(view_function, lambda request: is_in_task() or is_in_cron())
 
 
 def task_or_superuser_only(view_function: View) -> View:
-    """403 for whoever is neither a task, nor a cron job, nor a superuser."""
+    """Answer 403 except to tasks, cron jobs and superusers."""
     return _only(view_function, lambda request: is_superuser(request) or is_in_task() or is_in_cron())
 
 
 def internal_only(view_function: View) -> View:
-    """403 for whoever does not come from App Engine itself (0.1.0.*: warmup, start, stop)."""
+    """Answer 403 except to App Engine itself (0.1.0.*: warmup, start, stop)."""
     return _only(view_function, lambda request: (client_ip(request) or "").startswith("0.1.0."))
 
 
@@ -49,22 +49,22 @@ class csrf_exempt_if_task:
 
     @property
     def csrf_exempt(self) -> bool:
-        """What Django's middleware reads, for each request."""
+        """Answer Django's middleware, for each request anew."""
         return is_in_task() or is_in_cron()
 
     @csrf_exempt.setter
     def csrf_exempt(self, value: bool) -> None:
-        """What `functools.wraps` copies from a view is of no account."""
+        """Ignore the value that `functools.wraps` copies from a view."""
 
 
 def is_superuser(request: Any) -> bool:
-    """Whether a superuser is logged in."""
+    """Tell whether a superuser is logged in."""
     user = getattr(request, "user", None)
     return bool(user and user.is_authenticated and user.is_superuser)
 
 
 def client_ip(request: Any) -> str | None:
-    """The address of the client, NUM_PROXIES from the end of X-Forwarded-For."""
+    """Return the address of the client, NUM_PROXIES from the end of X-Forwarded-For."""
     forwarded, proxies = request.META.get("HTTP_X_FORWARDED_FOR"), getattr(settings, "NUM_PROXIES", None)
     if not (forwarded and proxies):
         return request.META.get("REMOTE_ADDR")

@@ -1,4 +1,4 @@
-"""What `djangae.deferred` and `djangae.tasks.deferred` give. Nothing of Django is imported until it is used."""
+"""The names of `djangae.deferred` and `djangae.tasks.deferred`. Django is imported when one of them is used."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import defer_core
 from defer_core import PermanentTaskFailure, SingularTaskFailure, TaskHandle
-from defer_core.callables import resolve
 from defer_core.errors import DeferError as Error
+from defer_core.spi import resolve
 
 if TYPE_CHECKING:
     from defer_iteration import TimeoutException, get_deferred_shard_index
@@ -32,11 +32,11 @@ DEFERRED_ITERATION_SHARD_INDEX_KEY = "DEFERRED_ITERATION_SHARD_INDEX"
 _LATER = {
     "TimeoutException": "defer_iteration.errors:TimeoutException",
     "get_deferred_shard_index": "defer_iteration.context:get_deferred_shard_index",
-    "_process_shard": "defer_djangae.flight:process_shard",
-    "_generate_shards": "defer_djangae.flight:generate_shards",
-    "_run_from_datastore": "defer_djangae.flight:run_from_datastore",
+    "_process_shard": "defer_djangae.in_flight:process_shard",
+    "_generate_shards": "defer_djangae.in_flight:generate_shards",
+    "_run_from_datastore": "defer_djangae.in_flight:run_from_datastore",
 }
-"""Names that are looked up when asked for. Those with an underscore are what queued pickles of Djangae name."""
+"""Names that are imported at first use. Those with an underscore are in queued pickles of Djangae."""
 
 
 def __getattr__(name: str) -> Any:
@@ -46,12 +46,12 @@ def __getattr__(name: str) -> Any:
 
 
 def defer(obj: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle:
-    """`defer_core.defer`. As in Djangae, `_version="default"` is whichever version is the service's default by then."""
+    """Call `defer_core.defer`. As in Djangae, `_version="default"` is the service's default version at delivery."""
     return defer_core.defer(obj, *args, **default_version(kwargs))
 
 
 def default_version(options: dict[str, Any]) -> dict[str, Any]:
-    """Options without `_version="default"`: a task that names only its service goes to the default version of that."""
+    """Replace `_version="default"` by a service alone: such a task goes to the default version of that."""
     if options.get("_version") != "default":
         return options
     from .environment import gae_service_name
@@ -60,10 +60,10 @@ def default_version(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def defer_iteration_with_finalize(queryset: Any, callback: Any, finalize: Any, *args: Any, **kwargs: Any) -> Any:
-    """`defer_iteration.defer_iteration_with_finalize`, which also takes the positional orders of Djangae 1 and 2.
+    """Call `defer_iteration.defer_iteration_with_finalize` in any of the positional orders of Djangae 1 and 2 or ours.
 
     The fourth positional argument tells them apart: a list, a tuple or None is `args`; a string is `_queue`
-    (Djangae 1); a callable is `key_ranges_getter` (Djangae 2). Raises what defer_iteration raises.
+    (Djangae 1); a callable is `key_ranges_getter` (Djangae 2). Raises any error of defer_iteration.
     """
     import defer_iteration
 
@@ -75,12 +75,12 @@ def defer_iteration_with_finalize(queryset: Any, callback: Any, finalize: Any, *
 
 
 def invoke_member(obj: Any, membername: str, *args: Any, **kwargs: Any) -> Any:
-    """Call the method of that name: how older libraries queued a bound method."""
+    """Call the method of that name; older libraries queue bound methods so."""
     return getattr(obj, membername)(*args, **kwargs)
 
 
 def get_transaction(model: Any) -> Any:
-    """The transaction module of a model's database: Django's, on Datastore too."""
+    """Return the transaction module of a model's database: Django's, on Datastore too."""
     from django.db import transaction
 
     return transaction

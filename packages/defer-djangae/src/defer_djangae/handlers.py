@@ -1,4 +1,4 @@
-"""`djangae.tasks.handlers`: the view that runs tasks, behind the doors that are configured."""
+"""`djangae.tasks.handlers`: the view that authenticates and runs tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`djangae.models`: Djangae's tables, only so that tasks in flight at the switch can finish."""
+"""`djangae.models`: Djangae's tables, for tasks that were in flight at the switch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.db import models
 
 
 class DeferIterationMarker(models.Model):
-    """One iteration of Djangae's. Its table is Djangae's own: nothing here creates, migrates or drops it."""
+    """One iteration of Djangae's, in Djangae's own table: we do not create, migrate or drop it."""
 
     is_ready: Any = models.BooleanField(default=False)
     shard_count: Any = models.PositiveIntegerField(default=0)
@@ -28,7 +28,7 @@ class DeferIterationMarker(models.Model):
 
     @property
     def is_finished(self) -> bool:
-        """Whether every shard is done."""
+        """Tell whether every shard is done."""
         return self.is_ready and self.shard_count == self.shards_complete
 
 

@@ -1,4 +1,4 @@
-"""`djangae.tasks.middleware`: notes the task headers of each request, and forgets them after it."""
+"""`djangae.tasks.middleware`: keep the task headers of each request while it is served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the shims of `djangae.*` are, and whether they or a real Djangae are what `import djangae` finds."""
+"""The folder of the shims of `djangae.*`, and whether `import djangae` finds them or a real Djangae."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def install_paths() -> Path:
 
 
 def live() -> str:
-    """What `import djangae` finds: `shim`, `missing`, or the folder of a real Djangae."""
+    """Return what `import djangae` finds: `shim`, `missing`, or the folder of a real Djangae."""
     spec = find_spec("djangae")
     if spec is None:
         return "missing"

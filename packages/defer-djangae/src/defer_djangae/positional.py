@@ -1,4 +1,4 @@
-"""The three positional orders in which `defer_iteration_with_finalize` has been called."""
+"""The three positional orders of `defer_iteration_with_finalize`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DJANGAE_2 = (
 
 
 def named(positional: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments after `finalize`, all as keywords. Raises TypeError where one is given twice, or too many."""
+    """Return the arguments after `finalize` as keywords. Raises TypeError if one is given twice, or too many."""
     options = normalised(keywords)
     if not positional:
         return options
@@ -34,7 +34,7 @@ def named(positional: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, A
 
 
 def order_of(fourth: Any) -> tuple[str, ...]:
-    """The order that the fourth positional argument tells. Raises TypeError for a value that begins none of them."""
+    """Return the order that the fourth positional argument begins. Raises TypeError if it begins none."""
     if fourth is None or isinstance(fourth, list | tuple):
         return OURS
     if isinstance(fourth, str):
@@ -48,7 +48,7 @@ def order_of(fourth: Any) -> tuple[str, ...]:
 
 
 def normalised(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what only repeats our defaults: Djangae's default ranges are by rows here."""
+    """Remove what only repeats our defaults: Djangae's default ranges are by rows here."""
     from .processing import datastore_key_ranges
 
     options = dict(keywords)

@@ -1,6 +1,6 @@
 """Key ranges for `key_ranges_getter`: half-open `[start, end)` pairs that neither overlap nor leave a gap.
 
-None is an open end. Nothing of Django is imported until a queryset is at hand.
+None is an open end. Django is imported with the first queryset.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ WHOLE: tuple[Range, ...] = ((None, None),)
 
 
 def between(points: Sequence[Any]) -> list[Range]:
-    """The ranges that split points leave, open at both ends. The points ascend."""
+    """Return the ranges between ascending points, open at both ends."""
     return list(pairwise([None, *points, None]))
 
 
 def datastore_key_ranges(
     queryset: Any, shard_count: int, random_keys_getter: Callable[[Any, int], list[Any]] | None = None
 ) -> list[Range]:
-    """Ranges between keys that Datastore has scattered, or that `random_keys_getter(queryset, shard_count)` finds."""
+    """Return ranges between keys of Datastore's sample, or of `random_keys_getter(queryset, shard_count)`."""
     if shard_count <= 1:
         return list(WHOLE)
     keys = sorted(set((random_keys_getter or find_random_keys)(queryset, shard_count)))
@@ -40,14 +40,14 @@ def datastore_key_ranges(
 
 
 def find_random_keys(queryset: Any, shard_count: int) -> list[Any]:
-    """Keys that are spread over the whole kind, from Datastore's scatter property."""
-    from defer_iteration.datastore_rows import scattered_keys
+    """Return keys from the whole kind, by Datastore's scatter property."""
+    from defer_iteration.rows.datastore import scattered_keys
 
     return scattered_keys(queryset, shard_count * OVERSAMPLING)
 
 
 def sequential_int_key_ranges(queryset: Any, shard_count: int) -> list[Range]:
-    """Even ranges from the least to the greatest integer key, for dense keys; one open range where there is no row."""
+    """Return even ranges from the least to the greatest integer key, for dense keys; one open range without rows."""
     keys = queryset.order_by("pk").values_list("pk", flat=True)
     least, greatest = keys.first(), keys.last()
     if least is None or greatest is None:
@@ -58,7 +58,7 @@ def sequential_int_key_ranges(queryset: Any, shard_count: int) -> list[Range]:
 
 
 def firestore_scattered_int_key_ranges(queryset: Any, shard_count: int) -> list[Range]:
-    """Even ranges over the integers that Firestore gives to entities."""
+    """Return even ranges over the integers that Firestore gives to entities."""
     if shard_count <= 1:
         return list(WHOLE)
     step = FIRESTORE_MAX_INT // shard_count
@@ -66,22 +66,22 @@ def firestore_scattered_int_key_ranges(queryset: Any, shard_count: int) -> list[
 
 
 def firestore_name_key_ranges(queryset: Any, shard_count: int) -> list[Range]:
-    """Even ranges over the names that Firestore gives to documents."""
+    """Return even ranges over the names that Firestore gives to documents."""
     return string_ranges(FIRESTORE_KEY_NAME_CHARS, FIRESTORE_KEY_NAME_LENGTH, shard_count)
 
 
 def firebase_uid_key_ranges(queryset: Any, shard_count: int) -> list[Range]:
-    """Even ranges over the user ids of Firebase."""
+    """Return even ranges over the user ids of Firebase."""
     return string_ranges(FIRESTORE_KEY_NAME_CHARS, FIREBASE_UID_LENGTH, shard_count)
 
 
 def uuid_key_ranges(queryset: Any, shard_count: int) -> list[Range]:
-    """Even ranges over UUIDs written as 32 hexadecimal digits."""
+    """Return even ranges over UUIDs written as 32 hexadecimal digits."""
     return string_ranges(HEX_CHARS, UUID_LENGTH, shard_count)
 
 
 def string_ranges(characters: str, length: int, shard_count: int) -> list[Range]:
-    """Even ranges over the strings of that length."""
+    """Return even ranges over the strings of that length."""
     if shard_count <= 1:
         return list(WHOLE)
     step = len(characters) ** length // shard_count
@@ -89,10 +89,10 @@ def string_ranges(characters: str, length: int, shard_count: int) -> list[Range]
 
 
 def nth_string(characters: str, length: int, n: int) -> str:
-    """The n-th, from 0 and in alphabetical order, of the strings of that length. Raises ValueError beyond the last."""
+    """Return the n-th string of that length, from 0 in alphabetical order. Raises ValueError beyond the last."""
     ordered, result, base = sorted(characters), "", len(characters)
     if not 0 <= n < base**length:
-        raise ValueError(f"There are {base**length} strings of length {length}, and {n} is none of them.")
+        raise ValueError(f"There are {base**length} strings of length {length}, and {n} is not the number of one.")
     for _ in range(length):
         n, digit = divmod(n, base)
         result = ordered[digit] + result
@@ -129,21 +129,23 @@ class SampledKeyRangeGenerator:
 
 
 def get_stable_order(model: Any, order_field: str) -> tuple[str, ...]:
-    """The ordering by a field, with ties broken by the key."""
+    """Return the ordering by a field, with ties broken by the key."""
     if order_field == "pk" or model._meta.get_field(order_field).unique:
         return (order_field,)
     return (order_field, "pk")
 
 
 def get_batch_filter(obj: Any, order_field: str, from_next: bool = True) -> dict[str, Any]:
-    """The filter that goes on after an instance, or (`from_next=False`) at it."""
+    """Return the filter that continues after an instance, or (`from_next=False`) at it."""
     name = "pk" if order_field in ("pk", obj._meta.pk.name) else order_field
     return {f"{name}__{'gt' if from_next else 'gte'}": getattr(obj, name, None)}
 
 
 def iterate_in_chunks(queryset: Any, chunk_size: int = 1000) -> Iterator[Any]:
-    """The rows, a page at a time. An ordered or sliced queryset is streamed; another one is paged by key: each page
-    begins after the last key seen, so that no row is skipped when the rows before it change.
+    """Yield the rows, a page at a time.
+
+    An ordered or sliced queryset is streamed. Any other is paged by key: each page begins after the last key, so that
+    no row is skipped when the rows before it change.
     """
     if queryset.query.is_sliced or queryset.ordered:
         yield from queryset.iterator(chunk_size=chunk_size)

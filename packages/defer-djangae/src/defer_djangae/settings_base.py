@@ -1,6 +1,6 @@
-"""`djangae.settings_base`: what a Djangae site's settings begin with (`from djangae.settings_base import *`).
+"""`djangae.settings_base`: the beginning of a Djangae site's settings (`from djangae.settings_base import *`).
 
-The names and values of Djangae 2, less what needs `djangae.contrib` and Google's logging library.
+The names and values of Djangae 2, without what needs `djangae.contrib` and Google's logging library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happens once when Django begins to load its apps, whichever app of this package is installed."""
+"""Run once when Django begins to load its apps, for any app of this package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 def start() -> None:
-    """Accept what older libraries have queued, register the checks, take over a real Djangae where settings say so."""
+    """Accept bodies of older libraries, register the checks, take over a real Djangae if settings ask for that."""
     from defer_django import conf
 
     from . import checks, takeover  # noqa: F401 (checks register themselves)
@@ -18,7 +18,7 @@ def start() -> None:
 
 
 def refuse_both(ours: str, theirs: str) -> None:
-    """Raises ImproperlyConfigured where INSTALLED_APPS names one app under both of its names."""
+    """Raise ImproperlyConfigured if INSTALLED_APPS has one app under both of its names."""
     if any(each == ours or each.startswith(f"{ours}.apps.") for each in settings.INSTALLED_APPS):
         raise ImproperlyConfigured(
             f'INSTALLED_APPS has both "{theirs}" and "{ours}", which are the same app (defer-djangae gives back '

@@ -1,4 +1,4 @@
-"""Where a real Djangae stays: the functions of its `djangae.tasks` are replaced by ours, as soon as it is imported."""
+"""Replace the functions of a real Djangae's `djangae.tasks` by ours as soon as it is imported."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ REPLACED: Mapping[str, Mapping[str, str]] = {
     },
     "djangae.tasks.handlers": {"deferred_handler": "defer_djangae.handlers:deferred_handler"},
 }  # fmt: skip
-"""Modules of Djangae, the names in them, and what they are to be."""
+"""Modules of Djangae, their names to replace, and the replacements."""
 REPLACED = {**REPLACED, "djangae.deferred": REPLACED["djangae.tasks.deferred"]}
 
 
 def install() -> None:
-    """Replace what is imported already, and the rest when it is imported. Safe to repeat; the shims are left alone."""
+    """Replace what is imported already, and the rest when it is imported. Safe to repeat; it leaves the shims alone."""
     from .paths import live
 
     if live() == "shim":
@@ -39,14 +39,14 @@ def install() -> None:
 
 def take_over(module: ModuleType) -> None:
     """Replace the names of one module of Djangae's."""
-    from defer_core.callables import resolve
+    from defer_core.spi import resolve
 
     for name, ours in REPLACED[module.__name__].items():
         setattr(module, name, resolve(ours))
 
 
 class Finder(MetaPathFinder):
-    """Finds Djangae's own modules where they are, and takes them over once they have run."""
+    """Finds Djangae's own modules, and replaces their names after their import."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in REPLACED:
@@ -54,10 +54,10 @@ class Finder(MetaPathFinder):
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module
-            spec.loader.exec_module = partial(_run, run)  # type: ignore[method-assign]
+            spec.loader.exec_module = partial(_run_and_replace, run)  # type: ignore[method-assign]
         return spec
 
 
-def _run(run: Any, module: ModuleType) -> None:
+def _run_and_replace(run: Any, module: ModuleType) -> None:
     run(module)
     take_over(module)

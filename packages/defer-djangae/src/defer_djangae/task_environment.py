@@ -1,11 +1,10 @@
-"""`djangae.tasks.environment`: what the request being served says of the task that it delivers.
+"""`djangae.tasks.environment`: the task that the current request delivers.
 
-The middleware notes App Engine's headers of any request; a task of defer is known without it, too.
+The middleware keeps App Engine's headers of each request; a task of defer is known without it, too.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from asgiref.local import Local
 
 from defer_core import current_delivery
+from defer_core.spi import on_app_engine, on_development_server
 
 from .environment import application_id
 
@@ -35,12 +35,12 @@ LOCATIONS = {
     "v": "asia-northeast3", "zas": "asia-southeast1", "zde": "asia-east1", "zet": "asia-southeast2",
     "zlm": "europe-central2", "zuw": "us-west1", "zwm": "us-west3", "zwn": "us-west4",
 }  # fmt: skip
-"""The region that the prefix of an application id stands for."""
+"""The region of each prefix of application ids."""
 
 
 @contextmanager
 def of_request(meta: Mapping[str, Any]) -> Iterator[None]:
-    """Let the headers of a request be the task environment for the length of a `with` block."""
+    """Make the headers of a request the task environment inside a `with` block."""
     trusted = headers_are_googles()
     for name, header in HEADERS.items():
         setattr(_TASK_ENV, name, meta.get(header) if trusted else None)
@@ -48,17 +48,20 @@ def of_request(meta: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         for name in HEADERS:
-            if hasattr(_TASK_ENV, name):  # an inner request has not been at it
+            if hasattr(_TASK_ENV, name):  # unless an inner request has removed it
                 delattr(_TASK_ENV, name)
 
 
 def headers_are_googles() -> bool:
-    """Whether App Engine's headers can be believed: it replaces them on requests from outside, Cloud Run does not."""
-    return bool(os.environ.get("GAE_ENV")) or not os.environ.get("K_SERVICE")
+    """Tell whether to trust App Engine's headers: on App Engine, which replaces those of requests from outside, in
+    development and in tests. Anyone can send them elsewhere; an authenticated task does not need them."""
+    from defer_django.conf import in_tests
+
+    return on_app_engine() or on_development_server() or in_tests()
 
 
 def _noted(name: str) -> Any:
-    """What the middleware has noted. Raises ImproperlyConfigured where there is none."""
+    """Return what the middleware has kept. Raises ImproperlyConfigured without the middleware."""
     if not hasattr(_TASK_ENV, name):
         _check_middleware()
     return getattr(_TASK_ENV, name, None)
@@ -70,7 +73,7 @@ def _check_middleware() -> None:
 
     if not any(each in settings.MIDDLEWARE for each in MIDDLEWARE):
         raise ImproperlyConfigured(
-            f"Add {MIDDLEWARE[1]!r} to MIDDLEWARE: djangae.tasks.environment reads what it notes."
+            f"Add {MIDDLEWARE[1]!r} to MIDDLEWARE: djangae.tasks.environment reads what it keeps."
         )
 
 
@@ -82,23 +85,23 @@ def _count(text: Any) -> int | None:
 
 
 def is_in_task() -> bool:
-    """Whether the request is a task."""
+    """Tell whether the request is a task."""
     return current_delivery() is not None or bool(_noted("task_name"))
 
 
 def is_in_cron() -> bool:
-    """Whether the request is a cron job."""
+    """Tell whether the request is a cron job."""
     return current_delivery() is None and bool(_noted("is_cron"))
 
 
 def task_name() -> str | None:
-    """The task's short name; None outside a task."""
+    """Return the task's short name; None outside a task."""
     delivery = current_delivery()
     return delivery.task_name if delivery is not None else _noted("task_name")
 
 
 def task_queue_name() -> str | None:
-    """The short name of the task's queue, `default` where it does not say; None outside a task."""
+    """Return the short name of the task's queue, `default` if it is unknown; None outside a task."""
     delivery = current_delivery()
     if delivery is not None:
         return delivery.queue or "default"
@@ -106,13 +109,13 @@ def task_queue_name() -> str | None:
 
 
 def task_retry_count() -> int | None:
-    """How many attempts came before; None outside a task, or where the queue does not say."""
+    """Return the number of earlier attempts; None outside a task, or if it is unknown."""
     delivery = current_delivery()
     return delivery.retry_count if delivery is not None else _count(_noted("task_retry_count"))
 
 
 def task_execution_count() -> int | None:
-    """How many earlier attempts were answered, 0 where the queue does not say; None outside a task."""
+    """Return the number of earlier attempts that were answered, 0 if it is unknown; None outside a task."""
     delivery = current_delivery()
     if delivery is not None:
         return delivery.execution_count or 0
@@ -120,5 +123,5 @@ def task_execution_count() -> int | None:
 
 
 def tasks_location(app_id_with_prefix: str | None = None) -> str | None:
-    """The region of Cloud Tasks that an application id stands for; None where it does not say."""
+    """Return the region of Cloud Tasks for an application id; None if its prefix is unknown."""
     return LOCATIONS.get((app_id_with_prefix or application_id()).partition("~")[0])

@@ -1,25 +1,43 @@
-"""`djangae.tasks.test`: tests that run what is queued, in this process, without an emulator."""
+"""`djangae.test` and `djangae.tasks.test`: tests that run what is queued, in this process, without an emulator."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from django import test
+from django.core.cache import cache
 from django.test import SimpleTestCase
+from django.test.runner import DiscoverRunner
 
 from defer_core import current_delivery
-from defer_core.config import Config, configured, current
 from defer_core.errors import ConfigError, SingularTaskFailure
-from defer_core.testing import MemoryTransport, drain
-from defer_core.transports.memory import QueuedTask
+from defer_core.spi import Config, current
+from defer_core.testing import MemoryTransport, QueuedTask, drain, in_memory
 from defer_iteration.context import watching
+
+__all__ = [
+    "AppEngineDiscoverRunner",
+    "TaskFailedBehaviour",
+    "TaskFailedError",
+    "TestCase",
+    "TestCaseMixin",
+    "TestEnvironmentMixin",
+    "TransactionTestCase",
+    "assertNumTasksEquals",
+    "flush_task_queues",
+    "get_task_count",
+    "memory_queue",
+    "process_task_queues",
+    "the_queue",
+]
 
 
 class TaskFailedBehaviour:
-    """What `process_task_queues()` does about a task that fails."""
+    """How `process_task_queues()` treats a task that fails."""
 
     DO_NOTHING = 0
     """Go on with the other tasks; the failed one is dropped."""
@@ -30,7 +48,7 @@ class TaskFailedBehaviour:
 
 
 class TaskFailedError(Exception):
-    """A task has failed. `original_exception` is what it raised, and the cause of this."""
+    """A task has failed. `original_exception` is the exception of the task, and the cause of this one."""
 
     def __init__(self, task_name: str, status_code: int | str, original_exception: BaseException | None = None) -> None:
         self.task_name = task_name
@@ -46,34 +64,33 @@ class TaskFailedError(Exception):
 
 @contextmanager
 def memory_queue() -> Iterator[MemoryTransport]:
-    """Queue tasks in memory for the length of a `with` block; all else is as settings say."""
+    """Queue tasks in memory inside a `with` block; other settings stay as they are."""
     from defer_django.conf import from_settings
 
-    said = from_settings()
-    settings = {each.name: getattr(said, each.name) for each in fields(Config)}
-    transport = MemoryTransport()
-    with configured(**{**settings, "transport": transport, "transport_options": {}, "sweep_interval": 0.0}):
+    config = from_settings()
+    settings = {each.name: getattr(config, each.name) for each in fields(Config)}
+    with in_memory(**{**settings, "transport": None, "transport_options": {}, "sweep_interval": 0.0}) as transport:
         yield transport
 
 
 def the_queue() -> MemoryTransport:
-    """The memory queue of this test. Raises ConfigError where there is none."""
+    """Return the memory queue of this test. Raises ConfigError if there is none."""
     transport = current().the_transport
     if not isinstance(transport, MemoryTransport):
         raise ConfigError(
-            "There is no memory queue to look into: the test case is to be a djangae.test.TestCase, the runner "
-            'djangae.test.AppEngineDiscoverRunner, or the tests\' settings DEFER = {"TRANSPORT": "memory"}.'
+            "This test has no memory queue: use djangae.test.TestCase, the runner "
+            'djangae.test.AppEngineDiscoverRunner, or DEFER = {"TRANSPORT": "memory"} in the settings of the tests.'
         )
     return transport
 
 
 def get_task_count(queue_name: str | None = None) -> int:
-    """How many tasks are in a queue, or in all."""
+    """Count the tasks in a queue, or in all."""
     return len(the_queue().queued(queue_name))
 
 
 def flush_task_queues(queue_name: str | None = None) -> None:
-    """Take all tasks out of a queue, or of all."""
+    """Remove the tasks of a queue, or of all."""
     queue = the_queue()
     for task in queue.queued(queue_name):
         queue.remove(task)
@@ -91,10 +108,10 @@ def process_task_queues(
     failure_behaviour: int = TaskFailedBehaviour.RAISE_ERROR,
     max_task_retry_count: int = 100,
 ) -> None:
-    """Run the tasks of a queue, or of all, and those that they defer, ETAs notwithstanding, until none is left.
+    """Run the tasks of a queue, or of all, and those that they defer, regardless of ETAs, until none is left.
 
     Raises TaskFailedError for a task that fails (`RAISE_ERROR`) or has failed `max_task_retry_count` times
-    (`RETRY_TASK`), and, under either, once one row of an iteration has raised that often.
+    (`RETRY_TASK`), and with both once one row of an iteration has raised that often.
     """
     retrying = failure_behaviour == TaskFailedBehaviour.RETRY_TASK
     ignoring = failure_behaviour == TaskFailedBehaviour.DO_NOTHING
@@ -110,8 +127,8 @@ def process_task_queues(
             raise TaskFailedError(failed.task_name, 500, failed.error) from failed.error
 
 
-class _RowFailed(BaseException):  # no Exception: the run path is to let it through, whatever may be tried again
-    """A row of an iteration has raised as often as it may."""
+class _RowFailed(BaseException):  # no Exception: the run path must not catch and retry it
+    """A row of an iteration has reached the limit of its calls."""
 
     def __init__(self, task_name: str, error: Exception) -> None:
         super().__init__(task_name, error)
@@ -119,7 +136,7 @@ class _RowFailed(BaseException):  # no Exception: the run path is to let it thro
 
 
 def _row_raised(error: Exception, calls: int, *, limit: int, ignoring: bool) -> None:
-    """Let the exception of a row out of its shard once the limit is reached."""
+    """Raise the exception of a row out of its shard once the limit is reached."""
     if calls < limit:
         return
     if ignoring:
@@ -134,7 +151,7 @@ def _failed(task: QueuedTask, error: Exception) -> None:
 
 
 class TestCaseMixin(SimpleTestCase):
-    """Queues tasks in memory for each test, and has the methods that run and count them."""
+    """Queues tasks in memory for each test, with methods that run and count them."""
 
     max_task_retry_count = 100
     """How often a failing task, or a row of an iteration, is tried."""
@@ -150,11 +167,11 @@ class TestCaseMixin(SimpleTestCase):
         process_task_queues(queue_name, failure_behaviour, self.max_task_retry_count)
 
     def get_task_count(self, queue_name: str | None = None) -> int:
-        """How many tasks are in a queue, or in all."""
+        """Count the tasks in a queue, or in all."""
         return get_task_count(queue_name)
 
     def flush_task_queues(self, queue_name: str | None = None) -> None:
-        """Take all tasks out of a queue, or of all."""
+        """Remove the tasks of a queue, or of all."""
         flush_task_queues(queue_name)
 
     def assertNumTasksEquals(self, num: int, queue_name: str | None = None) -> None:
@@ -162,10 +179,30 @@ class TestCaseMixin(SimpleTestCase):
         self.assertEqual(num, self.get_task_count(queue_name))  # noqa: PT009
 
 
-def __getattr__(name: str) -> Any:
-    """The test cases and the runner, which are built on this module and found here, too."""
-    if name not in ("AppEngineDiscoverRunner", "TestCase", "TransactionTestCase"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import test_cases
+class TestEnvironmentMixin(SimpleTestCase):
+    """Clears the cache before each test."""
 
-    return getattr(test_cases, name)
+    def setUp(self) -> None:
+        cache.clear()
+        super().setUp()
+
+
+class TransactionTestCase(TestEnvironmentMixin, TestCaseMixin, test.TransactionTestCase):
+    """Real transactions: their tasks are queued at the commit."""
+
+
+class TestCase(TestEnvironmentMixin, TestCaseMixin, test.TransactionTestCase):
+    """No transaction around the test, as in Djangae: inside one no task would ever be queued."""
+
+
+class AppEngineDiscoverRunner(DiscoverRunner):
+    """Queues tasks in memory for the whole run: no test needs an emulator."""
+
+    def setup_test_environment(self, **kwargs: Any) -> None:
+        self._queue = ExitStack()
+        self._queue.enter_context(memory_queue())
+        super().setup_test_environment(**kwargs)
+
+    def teardown_test_environment(self, **kwargs: Any) -> None:
+        super().teardown_test_environment(**kwargs)
+        self._queue.close()

@@ -30,21 +30,21 @@ def warmup(request: HttpRequest) -> HttpResponse:
 
 @internal_only
 def start(request: HttpRequest) -> HttpResponse:
-    """An instance starts."""
+    """Signal that an instance starts."""
     module_started.send(sender=__name__, request=request)
     return HttpResponse("OK")
 
 
 @internal_only
 def stop(request: HttpRequest) -> HttpResponse:
-    """An instance stops."""
+    """Signal that an instance stops."""
     module_stopped.send(sender=__name__, request=request)
     return HttpResponse("OK")
 
 
 @task_only
 def clearsessions(request: HttpRequest) -> HttpResponse:
-    """Delete the sessions that have expired."""
+    """Delete expired sessions."""
     engine: Any = import_module(settings.SESSION_ENGINE)
     engine.SessionStore.clear_expired()
     return HttpResponse("OK")

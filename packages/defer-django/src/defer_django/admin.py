@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timezone
+from urllib.parse import urlsplit, urlunsplit
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
-from defer_core import dead
-from defer_core.config import current
 from defer_core.errors import DeferError
-from defer_core.record import State
+from defer_core.spi import State, current, describe, rerun
 
 from .models import DeferredTask
 from .store import DjangoTaskStore
+from .stores import task_store
 
 
 def _time(column: str, heading: str) -> Callable[[DeferredTask], datetime | None]:
@@ -39,16 +40,34 @@ def _traceback(task: DeferredTask) -> str:
     return format_html("<pre>{}</pre>", task.last_error) if task.last_error else "-"
 
 
+@admin.display(description="call")
+def _call(task: DeferredTask) -> str:
+    return describe(task.to_record(), current().secrets)
+
+
+@admin.display(description="routing", ordering="routing")
+def _routing(task: DeferredTask) -> str:
+    """Show the routing as JSON, without values of headers and the query of the URL, which may hold credentials."""
+    routing = json.loads(task.routing)
+    if routing.get("headers"):
+        routing["headers"] = sorted(routing["headers"])
+    if routing.get("url"):
+        parts = urlsplit(routing["url"])
+        host = parts.netloc.rpartition("@")[2]
+        routing["url"] = urlunsplit((parts.scheme, host, parts.path, "…" if parts.query else "", ""))
+    return json.dumps(routing, ensure_ascii=False)
+
+
 SHOWN = (
-    "label", "state", "reason", _traceback, "attempts", FIRST, LAST, CREATED, DUE, DOUBTFUL,
-    "queue", "routing", "verified", "idempotent", "id",
+    "label", "state", "reason", _call, _traceback, "attempts", FIRST, LAST, CREATED, DUE, DOUBTFUL,
+    "queue", _routing, "verified", "idempotent", "id",
 )  # fmt: skip
-"""All but bytes and tokens, which tell a person nothing; what a person looks for comes first."""
+"""All fields but bytes and tokens; those that people look for come first."""
 
 
 @admin.register(DeferredTask)
 class DeferredTaskAdmin(admin.ModelAdmin):
-    """Looks, re-runs and drops; nobody writes a task by hand."""
+    """Shows, re-runs and drops records; tasks are not written by hand."""
 
     list_display = ("label", "state", "reason", "queue", "attempts", CREATED, LAST, "id")
     list_display_links = ("label", "id")
@@ -66,7 +85,7 @@ class DeferredTaskAdmin(admin.ModelAdmin):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: DeferredTask | None = None) -> bool:
-        """Only what is dead may be dropped: deleting a record that waits would lose its task."""
+        """Allow deleting dead letters alone: the task of a waiting record would be lost."""
         return super().has_delete_permission(request, obj) and (obj is None or obj.state == State.DEAD)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[DeferredTask]) -> None:
@@ -74,12 +93,12 @@ class DeferredTaskAdmin(admin.ModelAdmin):
 
     @admin.action(description="Re-run the selected dead letters", permissions=["change"])
     def rerun(self, request: HttpRequest, queryset: QuerySet[DeferredTask]) -> None:
-        """Send them again, each under a new name."""
+        """Send the selected letters again, each under a new name."""
         store = _store(queryset.db)
         sent = 0
         for task in queryset.only("pk"):
             try:
-                dead.rerun(task.pk, store)
+                rerun(task.pk, store)
                 sent += 1
             except (DeferError, KeyError) as error:
                 self.message_user(request, f"{task.pk}: {error.args[0]}", messages.ERROR)
@@ -87,8 +106,8 @@ class DeferredTaskAdmin(admin.ModelAdmin):
 
 
 def _store(alias: str) -> DjangoTaskStore:
-    """The configured store on an alias, so that what it sends is forgotten by the process's own list."""
+    """Return the configured store on an alias, whose list of records to forget is this process's own."""
     for store in current().stores:
         if isinstance(store, DjangoTaskStore) and store.has_alias(alias):
             return store.using(alias)
-    return DjangoTaskStore(alias=alias)
+    return task_store(alias=alias)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from django.apps import AppConfig
 from django.core.signals import setting_changed
+
+from defer_core.spi import Config
 
 
 class DeferDjangoConfig(AppConfig):
@@ -23,28 +26,54 @@ class DeferDjangoConfig(AppConfig):
         _take_over_djangae()
 
     def ready(self) -> None:
-        from defer_core.config import set_source
+        from defer_core.spi import add_layer
+        from defer_core.testing import settlers
 
-        from . import checks, conf, instances  # noqa: F401 (checks register themselves)
+        from . import checks, instances  # noqa: F401 (checks register themselves)
 
         instances.register()
-        set_source(conf.from_settings)
+        _read_settings()
+        add_layer(_isolate)
+        settlers["django"] = _settle
         setting_changed.connect(_forget_settings, dispatch_uid="defer_django")
 
 
 def _take_over_djangae() -> None:
-    """The key is defer_djangae's, which need not be among the apps; it acts before any model imports Djangae."""
+    """Start defer_djangae, which need not be among the apps, before any model imports Djangae."""
     from . import conf
 
     if conf.given().get("TAKE_OVER_DJANGAE") and find_spec("defer_djangae"):
         import_module("defer_djangae.starting").start()
 
 
-def _forget_settings(*, setting: str, **kwargs: Any) -> None:
-    """`override_settings` in tests: read the settings again when next asked."""
-    from defer_core.config import forget
+def _isolate(config: Config) -> Config | None:
+    """Give each test a queue of its own in Django's test environment, without importing that in production."""
+    if "django.test.utils" not in sys.modules:
+        return None
+    from . import testing
 
+    return testing.layer(config)
+
+
+def _settle() -> None:
+    """Send what a TestCase never commits before a test looks at its queue."""
+    from . import testing
+
+    testing.settle()
+
+
+def _read_settings() -> None:
+    """Let Django's settings be the configuration; read them when it is next asked for."""
+    from defer_core.spi import set_source
+
+    from . import conf
+
+    set_source(conf.from_settings, conf.project_folder)
+
+
+def _forget_settings(*, setting: str, **kwargs: Any) -> None:
+    """Read the settings again after `override_settings` in a test."""
     from .conf import SETTINGS
 
     if setting in SETTINGS:
-        forget()
+        _read_settings()

@@ -1,4 +1,4 @@
-"""System checks: what is wrong with the settings, each with the remedy. None of them uses the network."""
+"""System checks of the settings, each with the remedy. None of them uses the network."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 from django.db import connections, router
-from django.urls import NoReverseMatch, reverse
 
-from defer_core.config import UNCONFIGURED, Config, current, nearest, on_google_cloud
 from defer_core.errors import ConfigError
-from defer_core.queues import declared
+from defer_core.spi import Config, as_configured, current, declared_queues, nearest, on_google_cloud, require_extras
 
 from . import conf
 from .models import DeferredTask
-from .store import DjangoTaskStore
+from .stores import task_store
 
 Apps = Sequence[AppConfig] | None
 TABLE = DeferredTask._meta.db_table
@@ -29,19 +27,20 @@ TABLE = DeferredTask._meta.db_table
 
 @register("defer")
 def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """The dict `DEFER` and what it says."""
+    """Check the dict `DEFER` and the configuration that it makes."""
     if not isinstance(getattr(settings, "DEFER", None), dict | None):
         return [Error(conf.NO_DICT, hint='For example DEFER = {"TRANSPORT": "cloud"}.', id="defer.E001")]
     unknown = [_unknown(key) for key in conf.given() if key not in conf.FIELDS | conf.OTHER_KEYS]
     try:
-        config = current()
+        config = as_configured()
+        if current() is not config:
+            return [*unknown]  # a test run, which sends nothing to the configured queue
         if config.transport is None:
-            hint = UNCONFIGURED.partition("\n")[2]
-            return [*unknown, Warning("defer is not configured: tasks go nowhere.", hint=hint, id="defer.W001")]
+            return [*unknown, _unconfigured(config)]
         _make(config)
         return [
             *unknown,
-            *_door(config, deploy=False),
+            *_authenticators(config, deploy=False),
             *_sweep(config),
             *_url(config),
             *_redirect(config),
@@ -52,20 +51,20 @@ def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 
 @register("defer", deploy=True)
-def check_door(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """In production nobody could post a task without a door."""
+def check_authenticators(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Require an authenticator in production: without one every task is refused."""
     try:
-        return list(_door(current(), deploy=True))
+        return list(_authenticators(as_configured(), deploy=True))
     except ConfigError:
-        return []  # `check_settings` says so
+        return []  # which `check_settings` reports
 
 
 @register("defer")
 def check_aliases(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Aliases that the routers keep our table from."""
+    """Name the aliases that the routers keep our table from."""
     return [
         Info(
-            f"The database {alias!r} has no table {TABLE}, by the word of DATABASE_ROUTERS.",
+            f"The database {alias!r} has no table {TABLE}, because of DATABASE_ROUTERS.",
             hint=f"Tasks deferred with _using={alias!r} are refused unless the routers let `migrate` make it there.",
             id="defer.I001",
         )
@@ -76,8 +75,8 @@ def check_aliases(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_tables(app_configs: Apps, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Aliases whose table has not been made (`check --database`)."""
-    if sys.argv[1:2] == ["migrate"]:  # which runs these checks, and then makes it
+    """Name the aliases without the table (`check --database`)."""
+    if sys.argv[1:2] == ["migrate"]:  # which runs these checks before it makes the table
         return []
     return [
         Warning(
@@ -86,8 +85,17 @@ def check_tables(app_configs: Apps, databases: Sequence[str] | None = None, **kw
             id="defer.W006",
         )
         for alias in databases or ()
-        if router.allow_migrate_model(alias, DeferredTask) and not DjangoTaskStore(alias=alias).has_table()
+        if router.allow_migrate_model(alias, DeferredTask) and not task_store(alias=alias).has_table()
     ]
+
+
+def _unconfigured(config: Config) -> CheckMessage:
+    """Warn with the remedies of the error that every `defer` raises."""
+    try:
+        _ = config.the_transport
+    except ConfigError as error:
+        hint = str(error).partition("\n")[2]
+    return Warning("defer is not configured: tasks go nowhere.", hint=hint, id="defer.W001")
 
 
 def _unknown(key: Any) -> CheckMessage:
@@ -98,27 +106,37 @@ def _unknown(key: Any) -> CheckMessage:
 
 
 def _make(config: Config) -> None:
-    """Raises ConfigError for a transport or a door that cannot be made. (The handler is no dependency of this one.)"""
-    _ = config.the_transport
-    if config.doors and find_spec("defer_gae_handler"):
-        import_module("defer_gae_handler.doors").configured_doors(config)
+    """Make the transport, the stores and the authenticators. Raises ConfigError, for a missing extra too.
+
+    The handler is not a dependency of this package.
+    """
+    _ = config.the_transport, config.stores
+    require_extras(config.transport, config.store, *config.joins)
+    if config.authenticators and find_spec("defer_gae_handler"):
+        import_module("defer_gae_handler.authenticators").configured_authenticators(config)
 
 
-def _door(config: Config, *, deploy: bool) -> Iterator[CheckMessage]:
-    doors = config.doors if config.doors is not None else _default_door(config)
-    if doors or (config.doors is None and on_google_cloud()):
+def _authenticators(config: Config, *, deploy: bool) -> Iterator[CheckMessage]:
+    authenticators = config.authenticators
+    if authenticators is None:
+        if on_google_cloud() or _default_authenticator(config):
+            return
+        if not deploy and config.transport in (None, "immediate", "memory"):
+            return
+    if authenticators:
         return
-    if not deploy and config.doors is None and config.transport in (None, "immediate", "memory"):
-        return
-    hint = 'Say who may post tasks: DEFER = {"DOORS": ["appengine"]}, or "oidc", "cloud-run-iam", "local", or your own.'
-    text = "No door is configured: every request to the handler is answered with 403."
+    hint = (
+        'Say who may post tasks: DEFER = {"AUTHENTICATORS": ["appengine"]}, or "oidc", "cloud-run-iam", "local", '
+        "or your own."
+    )
+    text = "No authenticator is configured: every request to the handler is answered with 403."
     yield Error(text, hint=hint, id="defer.E004") if deploy else Warning(text, hint=hint, id="defer.W002")
 
 
-def _default_door(config: Config) -> str | None:
-    """The transport's own door; None where it has none, or cannot be made, which `check_settings` says."""
+def _default_authenticator(config: Config) -> str | None:
+    """Return the transport's own authenticator; None if it has none or cannot be made (see `check_settings`)."""
     try:
-        return config.the_transport.default_door
+        return config.the_transport.default_authenticator
     except ConfigError:
         return None
 
@@ -126,7 +144,7 @@ def _default_door(config: Config) -> str | None:
 def _sweep(config: Config) -> Iterator[CheckMessage]:
     if not config.sweep_interval and config.transport not in ("immediate", "memory"):
         yield Warning(
-            "Nothing sweeps by itself: SWEEP_INTERVAL is 0, so what a crash leaves behind waits for a cron job.",
+            "The automatic sweep is off (SWEEP_INTERVAL is 0): tasks that a crash leaves behind wait for a cron job.",
             hint="Run `manage.py defer_sweep` every minute and silence this check, or leave SWEEP_INTERVAL out.",
             id="defer.W003",
         )
@@ -135,9 +153,7 @@ def _sweep(config: Config) -> Iterator[CheckMessage]:
 def _url(config: Config) -> Iterator[CheckMessage]:
     if config.url is not conf.handler_url or config.transport in ("immediate", "memory"):
         return
-    try:
-        reverse(conf.HANDLER)
-    except (NoReverseMatch, AttributeError):
+    if conf.named_url() is None:
         yield Warning(
             f"No URL is named {conf.HANDLER!r}: tasks are posted to {conf.handler_url()}, where there may be no view.",
             hint='Add path("_ah/queue/", include("defer_gae_handler.django.urls")) to your URLs, or set DEFER["URL"].',
@@ -146,7 +162,7 @@ def _url(config: Config) -> Iterator[CheckMessage]:
 
 
 def _redirect(config: Config) -> Iterator[CheckMessage]:
-    """Queues that post a path do so over HTTP, and take a redirect for a failure."""
+    """Warn of redirects: queues post paths over HTTP, and a redirect counts as a failure."""
     path = config.post_url()
     security = "django.middleware.security.SecurityMiddleware" in settings.MIDDLEWARE and settings.SECURE_SSL_REDIRECT
     exempt = any(re.search(pattern, path.lstrip("/")) for pattern in settings.SECURE_REDIRECT_EXEMPT)
@@ -159,9 +175,9 @@ def _redirect(config: Config) -> Iterator[CheckMessage]:
 
 
 def _queues(config: Config) -> Iterator[CheckMessage]:
-    """A warning, for tasks do not need the declarations, and Djangae passes over what it does not know."""
+    """Warn only: tasks do not need the declarations, and Djangae ignores unknown keys."""
     try:
-        declared(config)
+        declared_queues(config)
     except ConfigError as error:
-        hint = "Until it is mended, `manage.py defer_queues` refuses DEFER['QUEUES'] or CLOUD_TASKS_QUEUES."
+        hint = "Until this is fixed, `manage.py defer_queues` refuses DEFER['QUEUES'] or CLOUD_TASKS_QUEUES."
         yield Warning(str(error), hint=hint, id="defer.W007")

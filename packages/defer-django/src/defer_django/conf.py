@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import fields
 from datetime import tzinfo
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.urls import NoReverseMatch, reverse
-from django.utils import timezone
+from django.utils import timezone, translation
 
-from defer_core.config import STORES, Config, from_environment, on_google_cloud
 from defer_core.errors import ConfigError
+from defer_core.spi import Config, from_environment, on_development_server, on_google_cloud, project_of_environment
 
 SETTINGS = frozenset(
     (
@@ -29,47 +30,56 @@ SETTINGS = frozenset(
 """The settings that a Config is made of."""
 FIELDS = frozenset(each.name.upper() for each in fields(Config))
 """The keys of `DEFER` that are core's."""
-OTHER_KEYS = {"TAKE_OVER_DJANGAE"}
-"""The keys of `DEFER` that other packages read."""
-NO_DICT = "DEFER is no dict."
+OTHER_KEYS = {"TAKE_OVER_DJANGAE", "ISOLATE_TESTS", "ITERATION_HISTORY"}
+"""The keys of `DEFER` that are no field of the configuration."""
+OURS = ("django", "defer_django.stores:task_store", "defer_django.store:DjangoTaskStore")
+"""The names of our store in settings."""
+NO_DICT = "DEFER is not a dict."
 HANDLER = "tasks_deferred_handler"
 """The name of the handler's URL, as in Djangae."""
 
 defaults: dict[str, Any] = {}
-"""Config fields by name that packages built on this one change the defaults of."""
+"""Defaults of Config fields that packages built on this one set, by name."""
 
 
 def from_settings() -> Config:
-    """The configuration that Django's settings and the environment give. Raises ConfigError."""
+    """Make the configuration from Django's settings and the environment. Raises ConfigError."""
     if not isinstance(getattr(settings, "DEFER", None), dict | None):
         raise ConfigError(NO_DICT)
-    fields = {**_automatic(), **defaults, **_from_djangae(), **_from_environment(), **_from_dict()}
+    explicit = _from_environment()
+    explicit |= {key.lower(): value for key, value in given().items() if key in FIELDS}
+    fields = {**_automatic(), **defaults}
+    if _project() and not _works_locally():
+        fields["transport"] = "cloud"  # a Djangae site
+    fields |= explicit
     if fields.get("transport") == "cloud":
-        fields["transport_options"] = {**_project(), **fields.get("transport_options", {})}
+        project = _project() if "transport" in explicit else {**_fall_back(), **_project()}
+        fields["transport_options"] = {**project, **fields.get("transport_options", {})}
     if getattr(settings, "CLOUD_TASKS_QUEUES", None):
         fields.setdefault("queues", settings.CLOUD_TASKS_QUEUES)
-    if not _is_ours(fields["store"]) and _has_database():
-        fields.setdefault("joins", ("django",))  # a task belongs to Django's transaction wherever plain ones are kept
+    store = fields["store"]
+    is_ours = store in OURS or getattr(store, "name", None) == "django"
+    if not is_ours and connections.settings[DEFAULT_DB_ALIAS]["ENGINE"] != "django.db.backends.dummy":
+        # tasks belong to Django's transactions, whichever store keeps the others
+        fields.setdefault("joins", ("django",))
     return Config(**fields)
 
 
-def _is_ours(store: Any) -> bool:
-    return store in ("django", STORES["django"]) or getattr(store, "name", None) == "django"
-
-
-def _has_database() -> bool:
-    return bool(connections.settings[DEFAULT_DB_ALIAS]["ENGINE"] != "django.db.backends.dummy")
+def project_folder() -> str:
+    """Return the folder of default files: the project's, wherever its commands are started."""
+    return str(getattr(settings, "BASE_DIR", None) or os.getcwd())
 
 
 def given() -> dict[str, Any]:
-    """The dict `DEFER`, empty where there is none."""
+    """Return the dict `DEFER`, or an empty one."""
     said = getattr(settings, "DEFER", None)
     return dict(said) if isinstance(said, dict) else {}
 
 
-def _from_dict() -> dict[str, Any]:
-    """What `DEFER` sets; keys that nobody knows are for the system checks to name."""
-    return {key.lower(): value for key, value in given().items() if key in FIELDS}
+def in_tests() -> bool:
+    """Tell whether a test runner has set up Django's test environment."""
+    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)
+    return hasattr(state, "saved_data")
 
 
 def _from_environment() -> dict[str, Any]:
@@ -77,18 +87,19 @@ def _from_environment() -> dict[str, Any]:
     return {key.lower(): getattr(found, key.lower()) for key in FIELDS if f"DEFER_{key}" in os.environ}
 
 
-def _from_djangae() -> dict[str, Any]:
-    """Djangae's names mean Cloud Tasks where nothing else says where tasks go."""
-    return {"transport": "cloud"} if _project() and not _works_locally() else {}
-
-
 def _project() -> dict[str, str]:
     names = {"project": "CLOUD_TASKS_PROJECT_ID", "location": "CLOUD_TASKS_LOCATION"}
     return {key: getattr(settings, name) for key, name in names.items() if getattr(settings, name, None)}
 
 
+def _fall_back() -> dict[str, str]:
+    """Name a project for a Djangae site without one, as in a build or with an emulator."""
+    named = on_google_cloud() or project_of_environment()
+    return {} if named else {"project": "example"}
+
+
 def _automatic() -> dict[str, Any]:
-    """What holds in a Django project that says nothing."""
+    """Return the defaults of a Django project."""
     automatic: dict[str, Any] = {
         "store": "django",
         "keys": (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS),
@@ -99,21 +110,38 @@ def _automatic() -> dict[str, Any]:
 
 
 def _works_locally() -> bool:
-    """The one automatic case: `DEBUG` is on and nothing is configured."""
+    """Tell the one case in which the local queue is automatic: `DEBUG` is on and nothing is configured."""
     said = getattr(settings, "DEFER", None) is not None or "DEFER_TRANSPORT" in os.environ
-    return bool(settings.DEBUG) and not said and not on_google_cloud()
+    return on_development_server() and not said and not on_google_cloud()
 
 
 def default_timezone() -> tzinfo:
-    """The zone of a naive `_eta`."""
+    """Return the zone of a naive `_eta`."""
     return timezone.get_default_timezone()
 
 
 def handler_url() -> str:
-    """The path of the handler in this project's URLs, else App Engine's usual one."""
-    if getattr(settings, "ROOT_URLCONF", None):
+    """Return the path of the handler in this project's URLs, else App Engine's usual one."""
+    return named_url() or "/_ah/queue/deferred"
+
+
+def named_url() -> str | None:
+    """Return the path of the handler, or None if the project has no such URL.
+
+    It is the path for a queue's request, which chooses neither a language nor a `urlconf`.
+    """
+    urls = getattr(settings, "ROOT_URLCONF", None)
+    if not urls:
+        return None
+    with translation.override(_language()):
         try:
-            return reverse(HANDLER)
+            return reverse(HANDLER, urlconf=urls)
         except NoReverseMatch:
-            pass
-    return "/_ah/queue/deferred"
+            return None
+
+
+def _language() -> str:
+    """Return the language of a request that asks for none, which `i18n_patterns` depend on."""
+    chosen = any(each.endswith("LocaleMiddleware") for each in settings.MIDDLEWARE)
+    language = settings.LANGUAGE_CODE
+    return translation.get_supported_language_variant(language) if chosen else language

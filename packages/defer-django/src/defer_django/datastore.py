@@ -1,8 +1,8 @@
 """Task records as entities of a Datastore that Django sees as a database (`gcloudc`).
 
-There, an UPDATE or DELETE reads what it changes in the transaction of the caller, and outside one in none that the
-caller's conditions hold in: so each change is a transaction here, and repeated where another one was in the way. A
-payload that is too large for one entity goes on in further rows, of the state `part`.
+There an UPDATE or DELETE reads what it changes in the caller's transaction; without one its conditions may no longer
+hold when it writes. So each change is a transaction here, retried after a conflict with another. A payload that is too
+large for one entity continues in further rows, of the state `part`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from django.db import OperationalError, connections
 
-from defer_core.record import State, TaskRecord, new_id
+from defer_core.spi import State, TaskRecord, new_id, read_records
 
 from .models import DeferredTask, to_column
 from .store import DjangoTaskStore
@@ -29,30 +29,33 @@ PART = 900_000
 """Bytes of payload in one row: an entity has 1,048,572, also for the envelope and the last error."""
 MAX_PARTS = DjangoTaskStore.max_payload // PART + 1
 ROWS_AT_ONCE = 4
-"""Rows that are read at a time: the library takes answers of 4 MiB."""
+"""Rows read at a time: the library takes answers of 4 MiB."""
 MAX_ERROR = 20_000
 """Characters of the last error that are kept."""
 BATCH, BATCH_BYTES = 400, 3_500_000
 """Rows, and bytes of them, that one transaction of several records writes: the Datastore takes 500 and 10 MiB."""
 TRIES = 6
-"""How often a transaction is begun."""
+"""How often a transaction is tried."""
+MAX_PAUSE = 3.0
+"""Seconds between two tries, at most."""
 
 Result = TypeVar("Result")
 Records = list[TaskRecord]  # the method `list` hides the type in its class
 
 
 class DatastoreTaskStore(DjangoTaskStore):
-    """Keeps records in the kind of DeferredTask, on one database alias."""
+    """Keeps records in the kind of DeferredTask, on one alias of a Datastore."""
 
     name: ClassVar[str] = "django"
+    for_datastore: ClassVar[bool] = True
 
     def has_table(self) -> bool:
-        """A kind need not be made."""
+        """Return True: a kind need not be made."""
         return True
 
     def put(self, records: Sequence[TaskRecord], forget: Sequence[str] = ()) -> None:
-        """More than one transaction takes are several, unless the caller has one open; `forget` goes with the last.
-        Where one of them fails, those before it are taken back."""
+        """Write in several transactions if one is not enough and the caller has none open; `forget` goes with the last.
+        If one fails, delete what those before it wrote."""
         *first, last = _commits([list(_rows_of(record)) for record in records])
         if len(last) == 1 and not first and not forget:
             self._repeat(partial(self._write, last), alone=True)
@@ -70,7 +73,9 @@ class DatastoreTaskStore(DjangoTaskStore):
         try:
             self.delete([record.id for record in records])
         except Exception:
-            log.exception("Records were written in part, and could not be deleted: the sweep will send them.")
+            log.exception(
+                "Some of %d records were written and could not be deleted: the sweep will send them.", len(records)
+            )
 
     def _put(self, rows: list[DeferredTask], forget: Sequence[str]) -> None:
         self._write(rows)
@@ -78,7 +83,7 @@ class DatastoreTaskStore(DjangoTaskStore):
             self._delete(lambda row: row.state == State.PENDING, forget)
 
     def _write(self, rows: Sequence[DeferredTask]) -> None:
-        """In one call, where an INSERT would first look for each row twice: a new record's id is nobody else's."""
+        """Write in one call. An INSERT would first look for each row twice, but the id of a new record is unique."""
         from gcloudc.db.backends.common.helpers import django_instance_to_entities
 
         wrapper, columns = connections[self.alias], DeferredTask._meta.concrete_fields
@@ -102,7 +107,7 @@ class DatastoreTaskStore(DjangoTaskStore):
         return self._repeat(lambda: self._delete(lambda row: lease is None or row.lease == lease, record_ids))
 
     def _delete(self, wanted: Callable[[DeferredTask], bool], record_ids: Sequence[str]) -> int:
-        """By their keys, where a DELETE would first read each row."""
+        """Delete by key what is wanted; a DELETE would first read each row again."""
         from gcloudc.db.backends.common.helpers import get_document_key
 
         gone = [[row.pk, *_part_ids(row)] for row in self._read(list(record_ids)) if wanted(row)]
@@ -111,19 +116,31 @@ class DatastoreTaskStore(DjangoTaskStore):
             wrapper.connection.delete(get_document_key(wrapper, DeferredTask, pk))
         return len(gone)
 
-    def lease_due(self, *, now: float, limit: int, seconds: float) -> Records:
-        due = self._rows.filter(state=State.PENDING.value, due__lte=now).order_by("due", "pk")
-        ids = [pk for pk, _ in due.values_list("pk", "due")[:limit]]  # from the index, without the rows
-        leased = (self._repeat(partial(self._lease, each, now, seconds)) for each in ids)
-        return [record for record in leased if record is not None]
+    def lease_due(self, *, now: float, limit: int, seconds: float, state: State = State.PENDING) -> Records:
+        due = self._rows.filter(state=str(state), due__lte=now).order_by("due", "pk")
+        while ids := [pk for pk, _ in due.values_list("pk", "due")[:limit]]:  # a query of the index alone
+            taken = [self._repeat(partial(self._lease_one, each, now, seconds, state)) for each in ids]
+            if records := read_records([row for row in taken if row is not None], DeferredTask.to_record):
+                return records
+            # other processes took them all, and they are no longer due: choose again
+        return []
 
-    def _lease(self, record_id: str, now: float, seconds: float) -> TaskRecord | None:
+    def _lease_one(self, record_id: str, now: float, seconds: float, state: State) -> DeferredTask | None:
         row = self._row(record_id)
-        if row is None or row.state != State.PENDING or row.due > now:
+        if row is None or row.state != state or row.due > now:
             return None
         row.lease, row.due = new_id(), now + seconds
         self._rows.filter(pk=row.pk).update(lease=row.lease, due=row.due)
-        return row.to_record()
+        return row
+
+    def expire(self, before: float, *, limit: int) -> int:
+        """Find keys in the index, and check each row again in the transaction that deletes it."""
+        dead = self._rows.filter(state=State.DEAD.value)
+        old = dead.filter(last_attempt__gt=0.0, last_attempt__lt=before).order_by("last_attempt")
+        ids = [pk for pk, _ in old.values_list("pk", "last_attempt")[:limit]]
+        never = dead.filter(last_attempt=None)
+        ids += [pk for pk, created in never.values_list("pk", "created")[: limit - len(ids)] if created < before]
+        return self._repeat(lambda: self._delete(lambda row: _is_expired(row, before), ids)) if ids else 0
 
     def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
         columns = {name: to_column(value) for name, value in changes.items()}
@@ -143,19 +160,20 @@ class DatastoreTaskStore(DjangoTaskStore):
         return True
 
     def list(self, state: State, *, limit: int = 100, after: str = "") -> Records:
-        """Columns of bytes cannot be left out of a query here."""
+        """List records a few at a time: here a query cannot leave out columns of bytes."""
         found: Records = []
         while room := min(limit - len(found), ROWS_AT_ONCE):
             rows = list(self._rows.filter(state=str(state), pk__gt=after).order_by("pk")[:room])
-            found += [row.to_record(payload=None) for row in rows]
+            found += read_records(rows, partial(DeferredTask.to_record, payload=None))
             if len(rows) < room:
                 break
             after = rows[-1].pk
         return found
 
     def _read(self, ids: Sequence[str]) -> Iterator[DeferredTask]:
-        """The rows that there are, in the order of their ids."""
-        for some in _slices(ids):
+        """Read the rows that exist, in the order of the ids."""
+        for start in range(0, len(ids), ROWS_AT_ONCE):
+            some = ids[start : start + ROWS_AT_ONCE]
             rows = self._rows.in_bulk(some)
             yield from (rows[each] for each in some if each in rows)
 
@@ -163,8 +181,8 @@ class DatastoreTaskStore(DjangoTaskStore):
         return self._rows.filter(pk=record_id).first()
 
     def _repeat(self, work: Callable[[], Result], *, alone: bool = False) -> Result:
-        """Do `work` in a transaction: the caller's, or one that is begun again when another one was in its way.
-        A single call (`alone`) needs none."""
+        """Do `work` in a transaction: the caller's, or one that is retried after a conflict. A single call (`alone`)
+        needs none."""
         if connections[self.alias].in_atomic_block:
             return work()
 
@@ -175,13 +193,22 @@ class DatastoreTaskStore(DjangoTaskStore):
         return begun_again(whole)
 
 
+def _is_expired(row: DeferredTask, before: float) -> bool:
+    return row.state == State.DEAD and (row.last_attempt or row.created) < before
+
+
 def begun_again(work: Callable[[], Result]) -> Result:
-    """Do `work`, a whole transaction, up to TRIES times where another one was in its way. Raises OperationalError."""
+    """Do `work`, a whole transaction, up to TRIES times after conflicts. Raises OperationalError.
+
+    Transactions that wait for each other all fail at the same moment, when the wait ends. So the pause is a random part
+    of the time that was waited: pauses that are short beside it would let them meet again."""
     for tries in range(1, TRIES):
+        began = time.monotonic()
         try:
             return work()
         except OperationalError:
-            time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**tries)
+            waited = min(time.monotonic() - began, MAX_PAUSE)
+            time.sleep(random.uniform(0.0, max(0.02 * 2**tries, waited)))
     return work()
 
 
@@ -195,8 +222,8 @@ def _rows_of(record: TaskRecord) -> Iterator[DeferredTask]:
 
 
 def _commits(groups: Sequence[list[DeferredTask]]) -> Iterator[list[DeferredTask]]:
-    """Rows as one transaction takes them, those of a record together. But Google's emulators take no more than 4 MiB:
-    there a record may come after its parts, which nothing refers to until then."""
+    """Group rows by transaction, those of a record together. Google's emulators take only 4 MiB: there a record may
+    come after its parts, which nothing refers to until then."""
     if "DATASTORE_EMULATOR_HOST" in os.environ:
         groups = [[row] for group in groups for row in group]
     rows: list[DeferredTask] = []
@@ -211,17 +238,13 @@ def _commits(groups: Sequence[list[DeferredTask]]) -> Iterator[list[DeferredTask
     yield rows
 
 
-def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + ROWS_AT_ONCE] for start in range(0, len(ids), ROWS_AT_ONCE))
-
-
 def _size(row: DeferredTask) -> int:
-    """Bytes of a row on the wire, about."""
+    """Estimate the bytes of a row on the wire."""
     return 2000 + len(row.envelope) + len(row.payload or b"") + 4 * (len(row.routing) + len(row.last_error))
 
 
 def _parts(record_id: str, payload: bytes) -> Iterator[DeferredTask]:
-    """The rows of what does not fit into the record's own; the last is shorter than the others, perhaps empty."""
+    """Make the rows of what does not fit into the record's own; the last is shorter than PART, perhaps empty."""
     for number in range(1, len(payload) // PART + 1):
         part = payload[number * PART : (number + 1) * PART]
         record = TaskRecord(id=_part_id(record_id, number), envelope=b"", payload=part)
@@ -231,7 +254,7 @@ def _parts(record_id: str, payload: bytes) -> Iterator[DeferredTask]:
 
 
 def _part_ids(row: DeferredTask) -> list[str]:
-    """Where the rest of a payload may be: a row that is not full is the last."""
+    """Return the ids of possible further parts: a row that is not full is the last."""
     return [_part_id(row.pk, number) for number in range(1, MAX_PARTS + 1)] if len(row.payload or b"") == PART else []
 
 

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from django.db import models
 
-from defer_core.record import State, TaskRecord
-from defer_core.task import Routing
+from defer_core.spi import Routing, State, TaskRecord, storable
 
 
 class DeferredTask(models.Model):
@@ -38,9 +37,10 @@ class DeferredTask(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["state", "due"], name="defer_state_due"),
             models.Index(fields=["created"], name="defer_created"),
-            models.Index(
-                fields=["due"], name="defer_due"
-            ),  # gcloudc indexes first columns only, and those of no others
+            # gcloudc indexes first columns only, and those of no others
+            models.Index(fields=["due"], name="defer_due"),
+            models.Index(fields=["last_attempt", "state"], name="defer_last_attempt"),
+            models.Index(fields=["verified", "state"], name="defer_verified"),
         ]
 
     def __str__(self) -> str:
@@ -48,11 +48,11 @@ class DeferredTask(models.Model):
 
     @classmethod
     def from_record(cls, record: TaskRecord) -> DeferredTask:
-        """The row of a record, not yet saved."""
+        """Make the row of a record, not yet saved."""
         return cls(**{name: to_column(getattr(record, name)) for name in RECORD_FIELDS})
 
     def to_record(self, **left_out: Any) -> TaskRecord:
-        """The record of a row; `left_out` has the values of columns that were not read."""
+        """Make the record of a row; `left_out` has the values of columns that were not read."""
         columns = {name: left_out[name] if name in left_out else getattr(self, name) for name in RECORD_FIELDS}
         columns["envelope"] = bytes(columns["envelope"])
         columns["payload"] = None if columns["payload"] is None else bytes(columns["payload"])
@@ -62,12 +62,12 @@ class DeferredTask(models.Model):
 
     @property
     def queue(self) -> str:
-        """The short name of the task's queue."""
+        """Return the short name of the task's queue."""
         return Routing.from_json(self.routing).queue
 
     @property
     def created_at(self) -> datetime:
-        """When it was deferred, in UTC."""
+        """Return when it was deferred, in UTC."""
         return datetime.fromtimestamp(self.created, timezone.utc)
 
 
@@ -75,7 +75,12 @@ RECORD_FIELDS = tuple(each.name for each in fields(TaskRecord))
 
 
 def to_column(value: Any) -> Any:
-    """What a field of a TaskRecord is in its column."""
-    if isinstance(value, Routing):
-        return value.to_json()
-    return value.value if isinstance(value, State) else value
+    """Convert a field of a TaskRecord for its column."""
+    match value:
+        case Routing():
+            return value.to_json()
+        case State():
+            return value.value
+        case str():
+            return storable(value)
+    return value

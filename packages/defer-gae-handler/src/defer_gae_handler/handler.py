@@ -1,102 +1,132 @@
-"""One request: let in, read, run, answered."""
+"""One request: authenticate it, read it, run its task, answer."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 
-from defer_core.config import Config, current
-from defer_core.execute import Outcome, execute
-from defer_core.sweep import sweep
+from defer_core import Outcome, execute
+from defer_core.spi import Config, current, is_cut_off, logger, one_line, sweep
 
 from .attempt import delivery_of
-from .doors import Door, DoorUnavailableError, configured_doors
-from .doors.appengine import is_cron
-from .doors.configured import NO_DOOR
+from .authenticators import Authenticator, AuthenticatorUnavailableError, configured_authenticators
+from .authenticators.appengine import cron_refusal
+from .authenticators.configured import NO_AUTHENTICATOR
 from .request import Request, Response
 
-log = logging.getLogger("defer.handler")
+log = logger("defer.handler")
 
-_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _ANSWERS = {
-    Outcome.DONE: Response(status=200, headers=_TEXT, body=b"done"),
-    Outcome.RETRY: Response(status=408, headers=_TEXT, body=b"to be tried again"),
-    Outcome.PERMANENT: Response(status=200, headers=_TEXT, body=b"failed for good"),
+    Outcome.DONE: Response.text(200, "done"),
+    Outcome.RETRY: Response.text(408, "try again"),
+    Outcome.PERMANENT: Response.text(200, "failed for good"),
 }
-_FORBIDDEN = Response(status=403, headers=_TEXT, body=b"no door is open to this request")
-_NOT_ALLOWED = Response(status=405, headers={**_TEXT, "Allow": "POST"}, body=b"tasks are posted")
-_TOO_LARGE = Response(status=413, headers=_TEXT, body=b"the body is too large")
-_BAD_LENGTH = Response(status=400, headers=_TEXT, body=b"the body is not as long as it says")
-_UNAVAILABLE = Response(status=503, headers={**_TEXT, "Retry-After": "10"}, body=b"the sender cannot be verified now")
-_NO_DOOR = "; ".join(" ".join(line.split()) for line in NO_DOOR.splitlines())
+_NOT_ALLOWED = Response.text(405, "post tasks", Allow="POST")
+_TOO_LARGE = Response.text(413, "the body is too large")
+_NO_BODY = Response.text(400, "the body is missing or incomplete")
+_UNAVAILABLE = Response.text(503, "the sender cannot be authenticated now", **{"Retry-After": "10"})
+_NO_AUTHENTICATOR = "; ".join(" ".join(line.split()) for line in NO_AUTHENTICATOR.splitlines())
 SWEEP_BUDGET = 240.0
 """Seconds that the sweep of a cron request may take."""
 
 
-def handle(request: Request) -> Response:
-    """Answer one request of a queue. The exception of a task that failed, and is to be tried again, propagates: what is
-    around this reports it and answers 500."""
+def handle(request: Request, *, shown: bool = False) -> Response:
+    """Answer one request of a queue.
+
+    The exception of a failed task that is to be tried again propagates: the caller answers 500. Each failure is logged
+    on `defer`, the first and the last of a task with their tracebacks, unless these are `shown` by the caller.
+    """
     config = current()
     if request.method != "POST":
-        return _swept(request)
-    try:
-        door = _opened(request, config)
-    except DoorUnavailableError as error:
-        log.error("A task request to %s waits: %s", request.path, error)
-        return _UNAVAILABLE
-    if door is None:
-        return _FORBIDDEN
+        return _sweep(request)
+    authenticator = _authenticated(request, config)
+    if isinstance(authenticator, Response):
+        return authenticator
     body = _body(request, config.max_body)
     if isinstance(body, Response):
         return body
-    return _ANSWERS[execute(body, delivery_of(request.headers, door))]
+    return _ANSWERS[execute(body, delivery_of(request.headers, authenticator), shown=shown)]
 
 
-def _swept(request: Request) -> Response:
-    """A GET of App Engine's cron service opens the sweep, and nothing else; no other method is allowed."""
+def _sweep(request: Request) -> Response:
+    """Sweep at a GET of App Engine's cron service; refuse anything else that is no POST."""
     if request.method != "GET" or request.headers.get("X-AppEngine-Cron") is None:
         return _NOT_ALLOWED
-    if not is_cron(request):
-        log.warning("A cron request to %s from %s was refused: this is not App Engine.", *_origin(request))
-        return _FORBIDDEN
+    refusal = cron_refusal(request)
+    if refusal is not None:
+        log.warning("A cron request to %s from %s was refused: %s", *_origin(request), refusal)
+        return _forbidden(_public(refusal))
     report = sweep(budget=SWEEP_BUDGET)
-    return Response(status=500 if report.counts["failed"] else 200, headers=_TEXT, body=str(report).encode())
+    return Response.text(500 if report.counts["failed"] else 200, str(report))
 
 
-def _opened(request: Request, config: Config) -> Door | None:
-    """The door that opens, or None. Raises DoorUnavailableError where one cannot tell and no other opens."""
-    doors, unavailable = configured_doors(config), None
-    for door in doors:
+def _authenticated(request: Request, config: Config) -> Authenticator | Response:
+    """Return the authenticator that accepts the request, else the answer: 503 if one cannot decide, or 403."""
+    unavailable, refusals = None, []
+    for authenticator in configured_authenticators(config):
         try:
-            if door.admits(request):
-                return door
-        except DoorUnavailableError as error:
+            refusal = authenticator.refusal(request)
+        except AuthenticatorUnavailableError as error:
             unavailable = error
+            continue
+        if refusal is None:
+            return authenticator
+        refusals.append((authenticator.name, refusal))
     if unavailable is not None:
-        raise unavailable
-    why = f"none of the doors ({', '.join(door.name for door in doors)}) opens to it" if doors else _NO_DOOR
-    log.warning("A task request to %s from %s was refused: %s", *_origin(request), why)
-    return None
+        log.error("A task request to %s from %s cannot be authenticated now: %s", *_origin(request), unavailable)
+        return _UNAVAILABLE
+    if not refusals:
+        log.warning("A task request to %s from %s was refused: %s", *_origin(request), _NO_AUTHENTICATOR)
+        return _forbidden("no authenticator is configured")
+    log.warning(
+        "A task request to %s from %s was refused: no authenticator accepted it (%s)",
+        *_origin(request),
+        "; ".join(f"{name}: {refusal}" for name, refusal in refusals),
+    )
+    told = "; ".join(f"{name}: {_public(refusal)}" for name, refusal in refusals)
+    return _forbidden(f"no authenticator accepted the request ({told})")
+
+
+def _public(refusal: str) -> str:
+    """Leave out what stands in parentheses: strangers are not told which account or audience we expect."""
+    return refusal.partition(" (")[0]
+
+
+def _forbidden(why: str) -> Response:
+    return Response.text(403, f"forbidden: {one_line(why, 500)}")
 
 
 def _origin(request: Request) -> tuple[str, str]:
-    """Path and address, fit for one line of a log."""
-    return ascii(request.path[:200]), ascii(request.remote_addr[:60])
+    """Return path and address, for the log."""
+    return request.path, request.remote_addr or "nowhere"
 
 
 def _body(request: Request, limit: int) -> bytes | Response:
-    """The body, or the answer to one that is too large, or cut off on its way (which the queue will send again)."""
-    said = request.headers.get("Content-Length")
-    if not said:
-        body = _read(request, limit + 1)
-        return body if len(body) <= limit else _TOO_LARGE
-    if not (said.isascii() and said.isdigit()):
-        return _BAD_LENGTH
-    if len(said) > 18 or int(said) > limit:
-        log.error("A task request to %s from %s is %s bytes long, over max_body (%d).", *_origin(request), said, limit)
-        return _TOO_LARGE
-    body = _read(request, int(said))
-    return body if len(body) == int(said) else _BAD_LENGTH
+    """Return the body, or the answer to one that is too large or incomplete: the queue sends that again."""
+    said = request.headers.get("Content-Length") or ""
+    if said and not (said.isascii() and said.isdigit()):
+        return _refused(request, f"says {one_line(said, 30)} for its length", _NO_BODY)
+    if said and (len(said) > 18 or int(said) > limit):
+        return _refused(request, f"is {one_line(said, 30)} bytes long, over max_body ({limit})", _TOO_LARGE)
+    try:
+        body = _read(request, int(said) if said else limit + 1)
+    except TypeError:  # a mistake of the caller's `read`
+        raise
+    except Exception as error:  # servers differ in what they raise for a truncated or malformed body
+        return _refused(request, f"did not come whole: {one_line(repr(error))}", _NO_BODY)
+    if len(body) > limit:
+        return _refused(request, f"is longer than max_body ({limit})", _TOO_LARGE)
+    # not every server (a2wsgi) tells the end of a body in chunks from that of the connection
+    truncated = "Transfer-Encoding" in request.headers and is_cut_off(body)
+    if truncated or not body or (said and len(body) != int(said)):
+        return _refused(request, f"did not come whole: {len(body)} bytes{said and f' of {said}'}", _NO_BODY)
+    return body
+
+
+def _refused(request: Request, why: str, answer: Response) -> Response:
+    level = logging.ERROR if answer is _TOO_LARGE else logging.WARNING  # a retry does not help
+    log.log(level, "A task request to %s from %s %s.", *_origin(request), why)
+    return answer
 
 
 def _read(request: Request, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Copies handler, core and msgpack's pure-Python form into a tree, for services without an installer."""
+"""Copy handler, core and pure-Python msgpack into a tree, for services without an installer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from defer_core.errors import ConfigError
 
 PACKAGES = ("defer_core", "defer_gae_handler", "msgpack")
-"""What is copied. msgpack falls back to pure Python where its extension module is not there."""
+"""The packages to copy. msgpack falls back to pure Python without its extension module."""
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "*.pyx", "*.c", "*.cpp")
 
 
 def vendor(target: Path) -> list[Path]:
     """Copy the packages into `target`, over older copies of them. Returns their folders. Raises ConfigError."""
     if target.exists() and not target.is_dir():
-        raise ConfigError(f"{target} is no folder: name the one that your service puts on sys.path, such as lib/.")
+        raise ConfigError(f"{target} is not a folder: name the one that your service puts on sys.path, such as lib/.")
     pairs = [(source, target / source.name) for source in _sources()]
     for source, copy in pairs:
         _refuse(source, copy)
@@ -37,8 +37,8 @@ def _sources() -> Iterator[Path]:
 
 
 def _refuse(source: Path, copy: Path) -> None:
-    """Nothing is deleted that is not an older copy."""
+    """Raise ConfigError rather than delete anything but an older copy."""
     if copy.resolve() == source:
         raise ConfigError(f"{copy} is what would be copied: vendor into another folder.")
     if copy.is_symlink() or (copy.exists() and not (copy / "__init__.py").is_file()):
-        raise ConfigError(f"{copy} is there, and is no copy of the package {copy.name}: move it away.")
+        raise ConfigError(f"{copy} exists, and is not a copy of the package {copy.name}: move it away.")

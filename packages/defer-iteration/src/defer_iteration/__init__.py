@@ -13,11 +13,14 @@ from .context import (
 )
 from .errors import FenceLostError, HeldError, IterationRefusedError, TimeoutException, UnknownIterationError
 from .handle import IterationHandle, Progress
-from .iteration import Iteration, IterationState, QuarantinedRow
-from .shard import Shard
+from .model.counters import Collected
+from .model.iteration import Iteration, IterationState, QuarantinedRow
+from .model.shard import KeyRange, Shard, cut
+from .rows.base import Rows, Split
 
 __all__ = [
     "DEFERRED_ITERATION_SHARD_INDEX_KEY",
+    "Collected",
     "CurrentShard",
     "FenceLostError",
     "HeldError",
@@ -25,14 +28,18 @@ __all__ = [
     "IterationHandle",
     "IterationRefusedError",
     "IterationState",
+    "KeyRange",
     "Progress",
     "QuarantinedRow",
+    "Rows",
     "Shard",
+    "Split",
     "TimeoutException",
     "UnknownIterationError",
     "__version__",
     "current_iteration",
     "current_shard",
+    "cut",
     "defer_iteration_with_finalize",
     "get_deferred_shard_index",
 ]

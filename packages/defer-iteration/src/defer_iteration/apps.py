@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class DeferIterationConfig(AppConfig):
-    """Models, the command, and the sweeper that wakes stalled shards."""
+    """The tables, the command, and the sweepers: what has stalled is requeued, what ended long ago is forgotten."""
 
     name = "defer_iteration"
     label = "defer_iteration"
@@ -14,8 +14,12 @@ class DeferIterationConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from defer_core.sweep import register_sweeper
+        from defer_core.spi import register_sweeper
 
-        from .sweeper import wake_stalled
+        from . import checks  # noqa: F401
+        from .protocol.sweeper import forget_ended, requeue_stalled
+        from .stores.routing import all_stores
+        from .tasks import all_schedulers
 
-        register_sweeper("woken", wake_stalled)
+        register_sweeper("requeued", lambda until: requeue_stalled(all_schedulers(), until))
+        register_sweeper("forgotten", lambda until: forget_ended(all_stores(), until))

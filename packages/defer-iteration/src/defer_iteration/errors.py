@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from defer_core import clock
 from defer_core.errors import DeferError, OptionError, SingularTaskFailure
+from defer_core.spi import clock
 
 
 class TimeoutException(Exception):
-    """Raised by a callback to hand over: the shard goes on from this row in a new task, and it counts as no attempt.
+    """Raised by a callback to hand over: the shard goes on from this row in a new task, and no attempt is counted.
 
-    `countdown` is how many seconds from now; None is at once. It may be given alone, too; anything else is a message.
+    `countdown` is in how many seconds; None is at once. It may also be the only argument; anything else is a message.
     """
 
     def __init__(self, *args: object, countdown: float | None = None) -> None:
@@ -26,24 +26,23 @@ class TimeoutException(Exception):
 
 
 class IterationRefusedError(OptionError):
-    """The queryset, or an option, cannot be iterated as asked: said at the call, before anything is written. What only
-    a task can find out (the ranges of a `key_ranges_getter`, a function that returns another queryset by then) holds
-    the iteration."""
+    """The queryset cannot be iterated with these options. It is raised by the call, before anything is written. If only
+    a task can find out (the ranges of a `key_ranges_getter`, a function that returns another queryset by then), the
+    iteration is held."""
 
 
 class FenceLostError(SingularTaskFailure):
-    """A newer attempt, or a newer generation, of this shard has begun: what this one did since its last checkpoint
-    is void."""
+    """A newer attempt has taken over this shard or plan: what this one did since its last checkpoint is void."""
 
 
 class SpoiltTransactionError(DeferError):
-    """The callback has swallowed a database error, after which the transaction of its page cannot be used: let what
-    may fail run in an `atomic` block of its own."""
+    """The callback has swallowed a database error, after which the transaction of its page is unusable: run what may
+    fail in an `atomic` block of its own."""
 
 
 class HeldError(DeferError):
-    """The iteration cannot go on until a person has mended something; its reason says what."""
+    """The iteration cannot go on until a person has mended the cause, which is its reason."""
 
 
 class UnknownIterationError(DeferError, LookupError):
-    """There is no such iteration: it is over and its marker was deleted, or it never was."""
+    """There is no such iteration: it is over and its marker was deleted, or it never existed."""

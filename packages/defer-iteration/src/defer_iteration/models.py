@@ -1,4 +1,4 @@
-"""The tables of iterations. Keys and jobs are packed by `defer_core.codec`; times are seconds since the epoch."""
+"""The tables of iterations. Keys and jobs are packed like arguments of tasks; times are seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ class Iteration(models.Model):
     id = models.CharField(primary_key=True, max_length=32)
     job = models.BinaryField()
     options = models.TextField()
+    name = models.CharField(max_length=200, blank=True, db_default="", db_index=True)
     label = models.CharField(max_length=500, blank=True)
     state = models.CharField(max_length=16, db_index=True)
     resumes = models.CharField(max_length=16, blank=True)
     reason = models.TextField(blank=True)
+    error = models.TextField(blank=True, db_default="")
+    errors = models.IntegerField(db_default=0)
+    failed_at = models.FloatField(null=True)
     generation = models.IntegerField(default=0)
     due = models.FloatField(default=0.0)
     wakes = models.IntegerField(default=0)
     total = models.BigIntegerField(null=True)
+    rows = models.BigIntegerField(null=True)
     counters = models.TextField(default="{}")
     created = models.FloatField(default=0.0)
     finished = models.FloatField(null=True)
 
     def __str__(self) -> str:
-        return f"{self.label} ({self.id}): {self.state}"
+        return f"{self.name or self.label} ({self.id}): {self.state}"
 
 
 class Shard(models.Model):
@@ -44,12 +49,15 @@ class Shard(models.Model):
     failing = models.BinaryField(null=True)
     attempts = models.IntegerField(default=0)
     error = models.TextField(blank=True)
+    errors = models.IntegerField(db_default=0)
+    failed_at = models.FloatField(null=True)
     due = models.FloatField(default=0.0)
     wakes = models.IntegerField(default=0)
     done = models.BooleanField(default=False)
+    rest = models.BinaryField(null=True)
 
     class Meta:
-        # what comes first is what Datastore can be asked for
+        # Datastore can be asked for the first two
         indexes: ClassVar = [models.Index(fields=["done", "iteration", "due"], name="defer_shard_due")]
 
     def __str__(self) -> str:

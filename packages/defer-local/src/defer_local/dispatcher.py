@@ -1,8 +1,7 @@
-"""Takes due tasks out of the queue's file and delivers them; what a crash of it interrupts is delivered again."""
+"""Take due tasks from the queue's file and deliver them, again if a crash interrupted them."""
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import secrets
@@ -14,23 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from defer_core import clock
-from defer_core.config import refuse_on_google_cloud
 from defer_core.errors import ConfigError
+from defer_core.spi import clock, logger, refuse_on_google_cloud
 
-from . import retry
+from . import living, retry
+from .answer import NoAnswerError
+from .living import BEAT, BEAT_LASTS
+from .naming import attempt_of
 from .queue import DurableQueue
 from .queued import QueuedTask, Settled
 from .target import ServerAbsentError, Target, WsgiApp, as_target
 
-log = logging.getLogger("defer.local")
+log = logger("defer.local")
 
 POLL = 0.02
-"""Seconds between two looks for due tasks."""
-BEAT, BEAT_LASTS = 5.0, 20.0
-"""Seconds between two signs of life of a dispatcher, and after which one without a sign is taken for dead."""
-_living: set[str] = set()
-"""The dispatchers of this process."""
+"""Seconds between two queries for due tasks."""
+FINISHING = 5.0
+"""Seconds for which a stopping dispatcher tries to write its results."""
 
 
 class Dispatcher:
@@ -51,16 +50,22 @@ class Dispatcher:
         self._thread: threading.Thread | None = None
         self._absent = False
         self._pause = POLL
+        self._watch = living.Watch()
+        self._latest: float | None = None
+        self._losses = 0
+        self._trouble = ""
 
     def start(self) -> None:
-        """Begin to deliver, in threads. Raises ConfigError where the file cannot be opened."""
+        """Begin to deliver, in threads. Raises ConfigError if the file cannot be opened."""
         if self._thread is not None:
             return
-        self._secret = self.queue.secret()
         self._stopping.clear()
-        _living.add(self.id)
-        self._beat()
-        # new ones, for a request that outlived the last stop still has the old ones
+        living.here.add(self.id)
+        try:
+            self._beat()
+        except sqlite3.Error as error:
+            raise ConfigError(f"The file {self.queue.file.path} cannot be used: {error}.") from error
+        # new queues: a request that outlived the last stop still has the old ones
         self._jobs: queue.SimpleQueue[QueuedTask | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Settled] = queue.SimpleQueue()
         work = partial(self._work, self._jobs, self._results)
@@ -74,8 +79,8 @@ class Dispatcher:
         self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Take no more tasks, wait up to `timeout` seconds for the requests that run, and give the rest back to the
-        queue: they are delivered again at the next start."""
+        """Take no more tasks, wait up to `timeout` seconds for running requests, and give the rest back to the queue,
+        which are delivered again at the next start."""
         if self._thread is None:
             return
         self._until = time.monotonic() + timeout
@@ -84,14 +89,16 @@ class Dispatcher:
         self._thread = None
         for _ in self._workers:
             self._jobs.put(None)
-        for worker in self._workers:  # those of requests that outlive this end by themselves
+        for worker in self._workers:  # a worker whose request outlives this ends by itself
             worker.join(max(self._until - time.monotonic(), 0.0))
         self._running.clear()
         self.queue.close()
 
     def run_until_idle(self, timeout: float = 30.0) -> None:
-        """Deliver (in threads of its own unless started) until no task is due, in hand or waiting to be repeated. Tasks
-        with an ETA to come stay. Raises TimeoutError after `timeout` seconds."""
+        """Deliver (in its own threads unless started) until no task is due, running or waiting for a retry.
+
+        Tasks with a future ETA stay. Raises TimeoutError after `timeout` seconds.
+        """
         started, until = self._thread is not None, time.monotonic() + timeout
         self.start()
         try:
@@ -116,25 +123,38 @@ class Dispatcher:
         next_beat = time.monotonic() + BEAT
         while not self._stopping.is_set():
             try:
-                self._turn()
-                if time.monotonic() > next_beat:
+                self._collect(self._pause)
+                if time.monotonic() > next_beat or self._is_another_file():
                     self._beat()
                     next_beat = time.monotonic() + BEAT
+                self._turn()
+                self._trouble = ""
+            except (sqlite3.Error, ConfigError) as error:
+                self._tell_trouble(str(error))
+                self._stopping.wait(1.0)
             except Exception:
                 log.exception("The queue %s cannot be used; trying again.", self.queue.file.path)
                 self._stopping.wait(1.0)
         try:
             self._finish()
-        except sqlite3.Error:
-            log.exception("The queue %s was not left in order: the next start sees to it.", self.queue.file.path)
+        except (sqlite3.Error, ConfigError) as error:
+            log.error(
+                "The queue %s has unwritten results (%s): the next start takes its tasks over.",
+                self.queue.file.path,
+                error,
+            )
         finally:
-            _living.discard(self.id)
+            living.here.discard(self.id)
             self.queue.close()
 
+    def _tell_trouble(self, error: str) -> None:
+        if error != self._trouble:
+            log.error("The queue %s cannot be used; trying again: %s", self.queue.file.path, error)
+        self._trouble = error
+
     def _turn(self) -> None:
-        """Wait for results, or for time to look; then settle and lease in one transaction."""
-        self._collect(self._pause)
-        began, now, free = time.monotonic(), clock.now(), self.concurrency - len(self._running)
+        """Settle and lease in one transaction."""
+        began, now, free = time.thread_time(), clock.now(), self.concurrency - len(self._running)
         leased: list[QueuedTask] = []
         if self._unsettled or (free and self.queue.has_due(now)):
             leased = self.queue.turn(self.id, self._unsettled, limit=free, now=now)
@@ -142,11 +162,11 @@ class Dispatcher:
         for task in leased:
             self._running[task.queue, task.name] = task
             self._jobs.put(task)
-        # a look in vain past a great many tasks that may not run (a paused queue) is not to eat the processor
-        self._pause = POLL if leased else min(max(POLL, 20 * (time.monotonic() - began)), 1.0)
+        # a futile query of very many queues must not use up the processor
+        self._pause = POLL if leased else min(max(POLL, 20 * (time.thread_time() - began)), 1.0)
 
     def _collect(self, wait: float) -> None:
-        """Take over the results that are there, having waited for a first one."""
+        """Wait for a first result, and take all that are there."""
         try:
             while True:
                 settled = self._results.get(timeout=wait) if wait else self._results.get_nowait()
@@ -159,19 +179,40 @@ class Dispatcher:
     def _finish(self) -> None:
         while self._running and (left := self._until - time.monotonic()) > 0:
             self._collect(left)
-        self.queue.turn(self.id, self._unsettled, limit=0, now=clock.now())
-        self._unsettled.clear()
-        if left_over := self._take_back([self.id]):
+        until = time.monotonic() + FINISHING
+        while True:
+            try:
+                self.queue.turn(self.id, self._unsettled, limit=0, now=clock.now())
+                self._unsettled.clear()
+                left_over = self._take_back([self.id])
+                break
+            except (sqlite3.Error, ConfigError):
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+        if left_over:
             log.warning("Stopped with %d requests under way: their tasks will be delivered again.", left_over)
 
-    # --- dispatchers that are gone ------------------------------------------------------------------------------------
+    # --- heartbeats ---------------------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        """Say that this one lives, and take over the tasks of those that do not."""
-        self.queue.beat(self.id, socket.gethostname(), os.getpid(), clock.now() + BEAT_LASTS)
-        gone = [row["id"] for row in self.queue.dispatchers() if row["id"] != self.id and _is_gone(row)]
+        """Write a heartbeat, and take over the tasks of dispatchers that are gone."""
+        now, losses = clock.now(), self.queue.file.losses
+        self._secret = self.queue.secret()
+        self.queue.beat(self.id, socket.gethostname(), os.getpid(), now + BEAT_LASTS)
+        if self._latest is None or now < self._latest:
+            self.queue.clock_set_back(now)
+        self._latest = max(now, self._latest or now)
+        others = [row for row in self.queue.dispatchers() if row["id"] != self.id]
+        gone = self._watch.gone(others) + self.queue.unknown_owners()
         if gone and (count := self._take_back(gone)):
             log.warning("Taking over %d tasks of a dispatcher that is gone.", count)
+        self._losses = losses
+
+    def _is_another_file(self) -> bool:
+        """Tell whether the file was replaced since the last beat: it has neither this dispatcher nor its secret."""
+        with self.queue.file.reading():
+            return self.queue.file.losses != self._losses
 
     def _take_back(self, owners: list[str]) -> int:
         return self.queue.take_back(owners, lambda task: retry.interrupted(task, clock.now()))
@@ -182,60 +223,42 @@ class Dispatcher:
         while (task := jobs.get()) is not None:
             try:
                 after = self._attempt(task)
-            except BaseException:  # an application may raise SystemExit; this thread must go on
-                log.exception("Task %s in %s could not be delivered.", task.name, task.queue)
+            except BaseException as error:  # an application may raise SystemExit; this thread must go on
+                log.error("%s could not be delivered: %s", attempt_of(task), repr(error), exc_info=task.attempts == 1)
                 after = self._after(task, None)
             results.put(Settled(task=task, after=after))
 
     def _attempt(self, task: QueuedTask) -> QueuedTask | None:
-        """Deliver once; the task as it goes on, or None."""
+        """Deliver once. Return the task for its next attempt, or None."""
+        began, status, why = time.monotonic(), None, ""
         try:
-            status = self.target.deliver(task, self._secret)
+            status = self.target.deliver(self._authorized(task), self._secret)
         except ServerAbsentError as error:
             if not self._absent:
-                log.warning("%s: tasks wait until somebody does.", error)
+                log.warning("%s: tasks wait for a server.", error)
             self._absent = True
             return retry.absent(task, clock.now())
+        except NoAnswerError as error:
+            why = f": {error}"
         self._absent = False
-        if status is not None and 200 <= status < 300:
-            return None
-        after = self._after(task, status)
-        _tell(task, status, after)
+        done = status is not None and 200 <= status < 300
+        after = None if done else self._after(task, status)
+        answer = f"{status or 'no answer'} in {time.monotonic() - began:.3f} s{why}"
+        if done:
+            log.info("%s: %s", attempt_of(task), answer)
+        elif after is not None:
+            log.warning("%s: %s; again in %.1f s", attempt_of(task), answer, after.due - clock.now())
+        else:
+            log.error("%s: %s; given up", attempt_of(task), answer)
         return after
+
+    def _authorized(self, task: QueuedTask) -> QueuedTask:
+        """Return the task with the OIDC token that it asks for; only tasks of the Cloud Tasks API can."""
+        if task.proto is None or not task.is_http:
+            return task
+        from .cloud.tokens import authorized
+
+        return authorized(task, self.queue)
 
     def _after(self, task: QueuedTask, status: int | None) -> QueuedTask | None:
         return retry.failed(task, status, clock.now(), self.queue.retry_of(task.queue))
-
-
-def _tell(task: QueuedTask, status: int | None, after: QueuedTask | None) -> None:
-    answer = "had no answer" if status is None else f"was answered {status}"
-    if after is None:
-        log.error(
-            "Task %s in %s %s at attempt %d, its last: it is dropped.", task.name, task.queue, answer, task.attempts
-        )
-        return
-    wait = after.due - clock.now()
-    log.warning("Task %s in %s %s at attempt %d; again in %.1f s.", task.name, task.queue, answer, task.attempts, wait)
-
-
-def _is_gone(row: sqlite3.Row) -> bool:
-    """Whether a dispatcher without a farewell is gone: its process on this machine, or its last sign of life."""
-    if row["alive_until"] < clock.now():
-        return True
-    if row["host"] != socket.gethostname():
-        return False
-    if row["pid"] == os.getpid():
-        return row["id"] not in _living
-    return not _process_exists(row["pid"])
-
-
-def _process_exists(pid: int) -> bool:
-    if os.name == "nt":  # where signal 0 is no question, but ends the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

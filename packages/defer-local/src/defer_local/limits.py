@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from defer_core.sqlite_file import Connection
+from sqlite3 import Connection, Row
+
+UNLIMITED = 1 << 30
+_RUNNING = "SELECT queue, count(*) FROM tasks INDEXED BY tasks_running WHERE owner IS NOT NULL GROUP BY queue"
 
 
-def take(connection: Connection, queue: str, now: float) -> bool:
-    """Whether a task of the queue may begin now; its token is used up then. A queue without a row has no limits."""
-    row = connection.execute("SELECT * FROM queues WHERE name = ?", (queue,)).fetchone()
-    if row is None:
-        return True
-    if row["max_running"] is not None and _running(connection, queue) >= row["max_running"]:
-        return False
-    if row["rate"] is None:
-        return True
-    tokens = min(row["burst"], row["tokens"] + max(0.0, now - row["refilled"]) * row["rate"])
-    if tokens < 1:
-        return False
-    connection.execute("UPDATE queues SET tokens = ?, refilled = ? WHERE name = ?", (tokens - 1, now, queue))
-    return True
+def running(connection: Connection) -> dict[str, int]:
+    """Count the running tasks of each queue."""
+    return dict(connection.execute(_RUNNING).fetchall())
 
 
-def _running(connection: Connection, queue: str) -> int:
-    count = "SELECT count(*) FROM tasks WHERE owner IS NOT NULL AND queue = ?"
-    return int(connection.execute(count, (queue,)).fetchone()[0])
+def room(limits: Row, running: int, now: float) -> int:
+    """Return how many more tasks of a queue may begin now. A limit that is NULL does not apply."""
+    free = UNLIMITED if limits["max_running"] is None else limits["max_running"] - running
+    return free if limits["rate"] is None else min(free, int(_tokens(limits, now)))
+
+
+def spend(connection: Connection, limits: Row, count: int, now: float) -> None:
+    """Spend the tokens of tasks that begin now."""
+    if limits["rate"] is not None:
+        left = _tokens(limits, now) - count
+        connection.execute("UPDATE queues SET tokens = ?, refilled = ? WHERE name = ?", (left, now, limits["queue"]))
+
+
+def _tokens(limits: Row, now: float) -> float:
+    since = max(0.0, now - limits["refilled"])
+    return float(min(limits["burst"], limits["tokens"] + since * limits["rate"]))

@@ -1,10 +1,10 @@
-"""A task as the local queue keeps it, and what an attempt came to."""
+"""A task as the local queue keeps it, and the result of an attempt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from defer_core.task import Routing
+from defer_core.spi import Routing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,37 +22,37 @@ class QueuedTask:
     body: bytes = b""
     """The body of the request."""
     proto: bytes | None = None
-    """The task as the Cloud Tasks API was given it, serialised; None for one of our own transport."""
+    """The serialised task of the Cloud Tasks API; None for one of our own transport."""
     eta: float = 0.0
-    """When it is to run, in seconds since the epoch."""
+    """Its ETA, in seconds since the epoch."""
     created: float = 0.0
-    """When it was taken, in seconds since the epoch."""
+    """When it was added, in seconds since the epoch."""
     due: float = 0.0
     """When the next attempt is due, in seconds since the epoch."""
     attempts: int = 0
-    """Attempts that have begun."""
+    """Attempts begun so far."""
     responses: int = 0
     """Attempts that were answered."""
     executions: int = 0
-    """What the header of the execution count says."""
+    """The execution count of the headers."""
     previous_response: int | None = None
-    """The HTTP status of the previous attempt, as the header says it; None before there was one."""
+    """The HTTP status of the previous attempt, as in the header; None before the first."""
     retry_reason: str = ""
-    """Why it is tried again, as the header of App Engine says it."""
+    """The reason of the retry, as in App Engine's header."""
     first_attempt: float | None = None
     """When the first attempt began, in seconds since the epoch."""
     last_attempt: float | None = None
     """When the last attempt began."""
     answered: float | None = None
-    """When the last attempt was answered; None where it was not, or has not been yet."""
+    """When the last attempt was answered; None if it was not, or not yet."""
     forced: bool = False
-    """To run now, whatever its queue's state and limits."""
+    """Run now, regardless of its queue's state and limits."""
     owner: str | None = None
-    """The dispatcher that has it in hand."""
+    """The dispatcher that is running it."""
 
     @property
     def is_http(self) -> bool:
-        """Whether it is for an HTTP target (an absolute URL); the others are for App Engine targets."""
+        """True for an HTTP target (an absolute URL), False for an App Engine target."""
         return not (self.routing.url or "/").startswith("/")
 
     @property
@@ -63,9 +63,9 @@ class QueuedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """What became of an attempt."""
+    """The result of an attempt."""
 
     task: QueuedTask
     """The task as it was leased."""
     after: QueuedTask | None
-    """The task as it goes on; None for one that is gone, done or given up."""
+    """The task for its next attempt; None if it is done, given up or gone."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from defer_core.task import RetryOptions
+from defer_core.spi import RetryOptions
 
 from .queued import QueuedTask
 
 DEFAULTS = RetryOptions(max_attempts=100, max_retry_duration=0.0, min_backoff=0.1, max_backoff=3600.0, max_doublings=16)
-"""What a queue has that was told nothing else."""
+"""The options of a queue that has none of its own."""
 ABSENT_INTERVAL = 0.5
-"""Seconds between two tries at a server that is not there."""
+"""Seconds between two connections to a server that does not listen."""
 
 
 def merged(own: RetryOptions | None, defaults: RetryOptions) -> RetryOptions:
-    """A task's own settings, and for those that it leaves open its queue's."""
+    """Complete a task's own options with those of its queue."""
     if own is None:
         return defaults
     given = {each.name: getattr(own, each.name) for each in fields(RetryOptions)}
@@ -23,15 +23,15 @@ def merged(own: RetryOptions | None, defaults: RetryOptions) -> RetryOptions:
 
 
 def interval(retry: RetryOptions, failures: int) -> float:
-    """Seconds to wait after the given number of failures (at least 1): doubling, then growing linearly, up to the
-    longest: with 10 s, 300 s and 3 doublings 10, 20, 40, 80, 160, 240, 300, 300."""
+    """Return the seconds to wait after a number of failures (at least 1): they double, then grow linearly, up to the
+    longest. With 10 s, 300 s and 3 doublings: 10, 20, 40, 80, 160, 240, 300, 300."""
     first, longest, doublings = retry.min_backoff or 0.0, retry.max_backoff or 0.0, retry.max_doublings or 0
     doubled = first * 2.0 ** min(failures - 1, doublings, 64)
     return min(doubled * max(1, failures - doublings), longest)
 
 
 def gives_up(task: QueuedTask, retry: RetryOptions, now: float) -> bool:
-    """Whether a task that has failed is not tried again: once every limit that is set has been reached."""
+    """Tell whether a failed task has reached every limit that is set, so that it is given up."""
     limits = []
     if retry.max_attempts is not None and retry.max_attempts > 0:
         limits.append(task.attempts >= retry.max_attempts)
@@ -41,7 +41,7 @@ def gives_up(task: QueuedTask, retry: RetryOptions, now: float) -> bool:
 
 
 def failed(task: QueuedTask, status: int | None, now: float, defaults: RetryOptions = DEFAULTS) -> QueuedTask | None:
-    """A task after an attempt that failed with an HTTP status, or (None) no answer; None where the queue gives up."""
+    """Return a task after a failed attempt, of which `status` is None without an answer; None if it is given up."""
     retry = merged(task.routing.retry, defaults)
     if gives_up(task, retry, now):
         return None
@@ -49,18 +49,18 @@ def failed(task: QueuedTask, status: int | None, now: float, defaults: RetryOpti
 
 
 def interrupted(task: QueuedTask, now: float) -> QueuedTask:
-    """A task whose dispatcher went away: it may have run, and is tried again at once, whatever the limits say."""
+    """Return a task whose dispatcher is gone: it may have run, and is retried at once, regardless of limits."""
     return replace(counted(task, None, now), due=now)
 
 
 def absent(task: QueuedTask, now: float) -> QueuedTask:
-    """A task whose server was not there: it has certainly not run, so that was no attempt."""
+    """Return a task whose server did not listen: it has certainly not run, so this was no attempt."""
     return replace(task, attempts=task.attempts - 1, due=now + ABSENT_INTERVAL, owner=None)
 
 
 def counted(task: QueuedTask, status: int | None, now: float) -> QueuedTask:
-    """What the headers of the next attempt are to say. No answer is a 0 to App Engine targets, a 504 to HTTP
-    targets; these do not count 5xx as executions either."""
+    """Count an attempt for the headers of the next. No answer is 0 for App Engine targets and 504 for HTTP targets;
+    these do not count a 5xx as an execution either."""
     answered = status is not None
     if task.is_http:
         counts, previous, reason = answered and status < 500, status or 504, ""  # type: ignore[operator]

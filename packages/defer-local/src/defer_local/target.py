@@ -4,124 +4,152 @@ from __future__ import annotations
 
 import http.client
 import io
-import logging
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from defer_core.delivery import DEFAULT_DEADLINE
 from defer_core.errors import ConfigError
+from defer_core.spi import DEFAULT_DEADLINE, logger, one_line
 
+from .answer import NoAnswerError, read_answer
+from .connection import PORTS, Connection
 from .headers import dispatch_headers
+from .naming import attempt_of
 from .queued import QueuedTask
 
-log = logging.getLogger("defer.local")
+log = logger("defer.local")
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-_CHUNK = 65536
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class ServerAbsentError(Exception):
-    """Nobody listens where the task is to go: it was certainly not delivered."""
+    """No server listens at the address of the task: it was certainly not delivered."""
 
 
 class Target(ABC):
     """Delivers one attempt."""
 
     @abstractmethod
-    def deliver(self, task: QueuedTask, secret: str) -> int | None:
-        """The HTTP status of the answer, or None where there was none in time. Raises ServerAbsentError."""
+    def deliver(self, task: QueuedTask, secret: str) -> int:
+        """Return the HTTP status of the answer. Raises ServerAbsentError, or NoAnswerError if no complete answer came
+        within the dispatch deadline."""
 
 
 class HttpTarget(Target):
-    """Posts to `base_url` + the task's path, or to the task's own URL where that is absolute."""
+    """Posts to `base_url` + the task's path, or to the task's own URL if that is absolute.
+
+    The secret goes to the server of `base_url` alone: its scheme, host and port. `localhost` is 127.0.0.1 or ::1, and
+    different programs may listen at each: if a task's URL has one name and `base_url` the other, the task goes to the
+    server of `base_url`.
+    """
 
     def __init__(self, base_url: str) -> None:
         self.base = _split(base_url)
 
-    def deliver(self, task: QueuedTask, secret: str) -> int | None:
-        url = urlsplit(task.routing.url or "") if task.is_http else self._joined(task.routing.url or "/")
-        knows = task.proto is None and (url.netloc == self.base.netloc or url.hostname in _LOOPBACK)
-        return _request(url, task, dispatch_headers(task, secret if knows else None))
-
-    def _joined(self, path: str) -> SplitResult:
-        return urlsplit(self.base.geturl().rstrip("/") + path)
+    def deliver(self, task: QueuedTask, secret: str) -> int:
+        path = task.routing.url or "/"
+        url = _own_url(task) if task.is_http else urlsplit(self.base.geturl().rstrip("/") + path)
+        if not _is_same_server(url, self.base):
+            return _request(url, task, dispatch_headers(task))
+        return _request(url._replace(netloc=self.base.netloc), task, dispatch_headers(task, _for_ours(task, secret)))
 
 
 class WsgiTarget(Target):
-    """Calls a WSGI application; a task with an absolute URL goes there by HTTP all the same. An application cannot be
-    cut short, so its answer counts whenever it comes."""
+    """Calls a WSGI application, which gets the secret; a task with an absolute URL is posted to that. An application
+    cannot be interrupted, so its answer counts however late it comes."""
 
     def __init__(self, app: WsgiApp) -> None:
         self.app = app
 
-    def deliver(self, task: QueuedTask, secret: str) -> int | None:
+    def deliver(self, task: QueuedTask, secret: str) -> int:
         if task.is_http:
-            return HttpTarget("http://127.0.0.1").deliver(task, secret)
-        return call_wsgi(self.app, task, dispatch_headers(task, None if task.proto is not None else secret))
+            return _request(_own_url(task), task, dispatch_headers(task))
+        return call_wsgi(self.app, task, dispatch_headers(task, _for_ours(task, secret)))
 
 
 def as_target(given: str | WsgiApp | Target) -> Target:
-    """A target from a base URL, a WSGI application or a target. Raises ConfigError."""
+    """Make a target from a base URL, a WSGI application or a target. Raises ConfigError."""
     if isinstance(given, Target):
         return given
     if isinstance(given, str):
         return HttpTarget(given)
     if callable(given):
         return WsgiTarget(given)
-    raise ConfigError(f"{given!r} is no target: give a base URL (http://127.0.0.1:8000) or a WSGI application.")
+    raise ConfigError(f"{given!r} is not a target: give a base URL (http://127.0.0.1:8000) or a WSGI application.")
 
 
 def _split(base_url: str) -> SplitResult:
-    url = urlsplit(base_url)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-        raise ConfigError(f"The URL {base_url!r} is no base URL: it looks like http://127.0.0.1:8000")
+    url = _address(base_url)
+    if url is None or url.query or url.fragment:
+        raise ConfigError(f"The URL {base_url!r} is not a base URL such as http://127.0.0.1:8000.")
     return url
 
 
-def _request(url: SplitResult, task: QueuedTask, headers: dict[str, str]) -> int | None:
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+def _own_url(task: QueuedTask) -> SplitResult:
+    """Return the absolute URL of a task. Raises NoAnswerError for an address that HTTP cannot reach."""
+    url = _address(task.routing.url or "")
+    if url is None:
+        raise NoAnswerError(f"{one_line(task.routing.url)!r} is not a URL that tasks can be posted to")
+    return url
+
+
+def _address(given: str) -> SplitResult | None:
+    """Split a URL; return None if it has no host or an invalid port."""
+    with suppress(ValueError):
+        url = urlsplit(given)
+        if url.scheme in PORTS and url.hostname and _port(url) > 0:
+            return url
+    return None
+
+
+def _port(url: SplitResult) -> int:
+    return PORTS[url.scheme] if url.port is None else url.port
+
+
+def _is_same_server(url: SplitResult, base: SplitResult) -> bool:
+    """Tell whether two URLs name one server, perhaps one as `localhost` and the other by its address."""
+    hosts = {url.hostname, base.hostname}
+    same_host = len(hosts) == 1 or ("localhost" in hosts and hosts < _LOOPBACK)
+    return same_host and (url.scheme, _port(url)) == (base.scheme, _port(base))
+
+
+def _for_ours(task: QueuedTask, secret: str) -> str | None:
+    """Return the secret, unless the task came by the Cloud Tasks API, which any process here can call."""
+    return secret if task.proto is None else None
+
+
+def _request(url: SplitResult, task: QueuedTask, headers: dict[str, str]) -> int:
+    """Post a task and return the status of the answer. Raises NoAnswerError or ServerAbsentError."""
     deadline = task.routing.dispatch_deadline or DEFAULT_DEADLINE
     until = time.monotonic() + deadline
-    connection = kind(url.hostname or "", url.port, timeout=deadline)
+    connection = Connection(url.scheme, url.hostname or "", _port(url), until)
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    doing = f"{url.netloc} cannot be reached: "
     try:
-        try:
-            connection.connect()
-        except ConnectionRefusedError as error:
-            raise ServerAbsentError(f"Nobody listens at {url.netloc}") from error
-        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        connection.request(task.method, path, body=task.body or None, headers=headers)
-        return _whole_answer(connection, until)
+        connection.connect()
+        doing = ""
+        connection.request(task.method, path, body=task.body or None, headers={**headers, "Connection": "close"})
+        return read_answer(connection.receive, task.method)
+    except ConnectionRefusedError as error:
+        raise ServerAbsentError(f"No server listens at {one_line(url.netloc)}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        log.debug("Task %s in %s had no answer: %r", task.name, task.queue, error)
-        return None
+        why = f"no complete answer within {deadline:g} s" if time.monotonic() >= until else _said(error)
+        raise NoAnswerError(one_line(doing + why)) from error
     finally:
         connection.close()
 
 
-def _whole_answer(connection: http.client.HTTPConnection, until: float) -> int:
-    """The status of an answer that came to its end. Raises OSError where it did not in time."""
-    sock = connection.sock
-    sock.settimeout(_left(until))
-    response = connection.getresponse()
-    while response.read(_CHUNK):
-        sock.settimeout(_left(until))
-    return response.status
-
-
-def _left(until: float) -> float:
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("The dispatch deadline has passed.")
-    return left
+def _said(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or repr(error)
 
 
 def call_wsgi(app: WsgiApp, task: QueuedTask, headers: dict[str, str]) -> int:
-    """The status that a WSGI application answers; 500 where it raises."""
+    """Call a WSGI application and return the status of its answer; 500 if it raises."""
     statuses: list[str] = []
 
     def start_response(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
@@ -138,8 +166,8 @@ def call_wsgi(app: WsgiApp, task: QueuedTask, headers: dict[str, str]) -> int:
             if close is not None:
                 close()
         return int(statuses[-1].split(" ")[0])
-    except Exception:
-        log.exception("The application raised at task %s in %s.", task.name, task.queue)
+    except Exception as error:
+        log.error("%s: the application raised %s", attempt_of(task), repr(error), exc_info=task.attempts == 1)
         return 500
 
 

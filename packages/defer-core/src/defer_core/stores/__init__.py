@@ -1,1 +1,1 @@
-"""Stores of task records: one seam (`base`), one module an adapter."""
+"""Stores of task records: one seam (`base`), one module for each adapter."""

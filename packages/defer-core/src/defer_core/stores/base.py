@@ -1,32 +1,34 @@
-"""The seam behind which tasks are kept."""
+"""The seam behind which tasks are stored."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from ..record import State, TaskRecord
 
+log = logging.getLogger("defer")
+
+Row = TypeVar("Row")
 MAX_PAYLOAD = 9 * 1024 * 1024
-"""Bytes of payload that every store takes: under Datastore's 10 MiB a request, with room for the rest."""
+"""Bytes of payload that every store takes: under Datastore's 10 MiB for a request, with room for the rest."""
 
 
 class TaskStore(ABC):
-    """Keeps TaskRecords, if need be in the caller's transaction."""
+    """Keeps TaskRecords, in the caller's transaction if there is one."""
 
     name: ClassVar[str]
-    """What a Claim calls this kind of store."""
+    """The name of this kind of store in a claim check."""
     alias: str = ""
-    """Which one of its kind (a database alias, an NDB namespace); empty where there is only one."""
-    supports_transactions: ClassVar[bool] = True
-    """Whether records can be written in the caller's transaction."""
+    """Which store of its kind (a database alias, an NDB namespace); empty if there is only one."""
     supports_transactional_outside: ClassVar[bool] = False
-    """Whether `_transactional=True` outside a transaction sends at once (Django) instead of being an error."""
+    """True if `_transactional=True` outside a transaction sends at once (Django) instead of being an error."""
     supports_records_beside_transaction: ClassVar[bool] = False
-    """Whether `_transactional=False` inside a transaction can still write its record, outside it."""
+    """True if `_transactional=False` inside a transaction can still write its record, outside it."""
     max_payload: ClassVar[int] = MAX_PAYLOAD
     """Bytes of payload that one record may have."""
 
@@ -34,22 +36,21 @@ class TaskStore(ABC):
         self.forgotten = ForgetList()
 
     def has_alias(self, alias: str) -> bool:
-        """Whether there is a store of this kind on `alias`."""
+        """Return True if there is a store of this kind on `alias`."""
         return alias == self.alias
 
     def using(self, alias: str | None) -> Self:
-        """The store of this kind on another alias; None is the default one."""
+        """Return the store of this kind on another alias; None is the default one."""
         return self
 
     def everywhere(self) -> Sequence[Self]:
-        """The stores of this kind on every alias that has records, this one first:
-        what the sweep and people look through."""
+        """Return the stores of this kind on every alias that has records, this one first: the sweep and people look
+        through them all."""
         return (self,)
 
     def outside_transaction(self) -> AbstractContextManager[Any]:
-        """Leave the surrounding transaction for the length of a `with` block (needs
-        `supports_records_beside_transaction`)."""
-        raise NotImplementedError(f"The {self.name} store cannot write beside a transaction.")
+        """Suspend the surrounding transaction in a `with` block (needs `supports_records_beside_transaction`)."""
+        raise NotImplementedError(f"The {self.name} store cannot write outside the caller's transaction.")
 
     @abstractmethod
     def put(self, records: Sequence[TaskRecord], forget: Sequence[str] = ()) -> None:
@@ -57,75 +58,105 @@ class TaskStore(ABC):
 
     @abstractmethod
     def get(self, record_id: str) -> TaskRecord | None:
-        """One record with its payload, or None."""
+        """Return one record with its payload, else None."""
 
     @abstractmethod
     def delete(self, record_ids: Sequence[str], *, lease: str | None = None) -> int:
-        """Delete records; with `lease`, only those that still bear that token. Returns how many were there."""
+        """Delete records; with `lease`, only those that still have that token. Returns how many there were."""
 
     @abstractmethod
-    def lease_due(self, *, now: float, limit: int, seconds: float) -> list[TaskRecord]:
-        """Take up to `limit` pending records with `due <= now`, oldest first, each under a fresh token, for `seconds`
-        (their `due` moves to `now + seconds`). Two callers never get one record at a time."""
+    def lease_due(self, *, now: float, limit: int, seconds: float, state: State = State.PENDING) -> list[TaskRecord]:
+        """Lease up to `limit` records in `state` with `due <= now`, oldest first, each under a fresh token, for
+        `seconds` (their `due` moves to `now + seconds`). Two callers never get the same record at a time, and an empty
+        list means that nothing is due. A record that cannot be read is logged and left out."""
 
     @abstractmethod
     def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
-        """Change fields of a record that still bears `lease`, which `new_lease` replaces. Never creates a record.
-        Returns whether it did."""
+        """Change fields of a record that still has `lease`, which `new_lease` replaces. Never creates a record. Returns
+        whether it changed one."""
 
     @abstractmethod
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
-        """Records in `state` (its name will do) by id, those beyond `after`; the payload may be left out."""
+        """Return the records in `state` (its name will do) by id, those beyond `after`; the payload may be left out."""
 
     @abstractmethod
-    def count(self, state: State) -> int:
-        """How many records are in `state` (its name will do)."""
+    def count(self, state: State, *, due: float | None = None) -> int:
+        """Count the records in `state` (its name will do); with `due`, only those with `due` at that time or before.
+        None of them is read."""
+
+    @abstractmethod
+    def count_unverified(self) -> int:
+        """Count the dead letters of bodies that never verified. None of them is read."""
+
+    @abstractmethod
+    def expire(self, before: float, *, limit: int) -> int:
+        """Delete up to `limit` dead letters whose last attempt (or creation, without one) was before that time, in
+        seconds since the epoch. Those that stay are not read. Returns how many were deleted."""
 
     @abstractmethod
     def oldest_pending(self) -> float | None:
-        """The creation time of the oldest pending record, or None."""
+        """Return the creation time of the oldest pending record, else None."""
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[Any]:
-        """A transaction (or, inside one, a nested one) for the length of a `with` block."""
+        """Open a transaction (or, inside one, a nested one) for a `with` block."""
 
     @abstractmethod
     def in_transaction(self) -> bool:
-        """Whether the caller is in a transaction of this store. Raises ConfigError where that cannot be told."""
+        """Return True if the caller is in a transaction of this store. Raises ConfigError if that cannot be known."""
 
     @abstractmethod
     def on_commit(self, func: Callable[[], object]) -> None:
-        """Call `func` after the surrounding transaction has committed, and not at all if it rolls back; at once outside
-        one. `func` must not raise."""
+        """Call `func` after the surrounding transaction has committed, and not at all if it rolls back; outside one,
+        call it at once. `func` must not raise."""
+
+    def on_commit_or_raise(self, func: Callable[[], object]) -> None:
+        """Call `func` like `on_commit`; it may raise, and the caller that commits gets its exception, if the store can
+        pass it on."""
+        self.on_commit(func)
+
+
+def readable(rows: Iterable[Row], to_record: Callable[[Row], TaskRecord]) -> list[TaskRecord]:
+    """Return the records of rows. A row that cannot be read (another release's, or one edited by hand) does not hold up
+    the others."""
+    records = []
+    for row in rows:
+        try:
+            records.append(to_record(row))
+        except Exception:
+            log.exception("A task record cannot be read, and is left out.")
+    return records
 
 
 class ForgetList:
-    """Ids of records that were sent inline and may go with a later put of this process, or with its next sweep."""
+    """Ids of records that were sent inline and may be deleted with a later put of this process, or with its next
+    sweep."""
 
     LIMIT = 100
 
     def __init__(self, least: int = 1) -> None:
-        """With `least`, that many are to go at once, where deletes cost a put further statements."""
+        """Wait until `least` ids are listed, for stores where deletes cost a put further statements."""
         self._least = least
         self._ids: dict[str, None] = {}
         self._lock = threading.Lock()
 
     def add(self, record_id: str) -> None:
-        """Note that a record may go."""
+        """Note that a record may be deleted."""
         with self._lock:
             self._ids[record_id] = None
 
     def peek(self) -> tuple[str, ...]:
-        """Up to LIMIT ids, which stay listed until `drop`, for the transaction that carries them may roll back."""
+        """Return up to LIMIT ids. They stay listed until `drop`, because the transaction that deletes them may roll
+        back."""
         with self._lock:
             return tuple(self._ids)[: self.LIMIT]
 
     def riding(self) -> tuple[str, ...]:
-        """What the next put carries."""
+        """Return the ids that the next put deletes."""
         return self.peek() if len(self._ids) >= self._least else ()
 
     def drop(self, record_ids: Sequence[str]) -> None:
-        """The transaction that carried these deletes has committed."""
+        """Take ids off the list, once the transaction that deletes them has committed."""
         with self._lock:
             for record_id in record_ids:
                 self._ids.pop(record_id, None)

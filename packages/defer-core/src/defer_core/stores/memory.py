@@ -1,4 +1,4 @@
-"""A store in this process's memory, for tests and simulations; with transactions that are READ COMMITTED."""
+"""A store in this process's memory, for tests and simulations; its transactions are READ COMMITTED."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..record import State, TaskRecord, new_id
 from .base import TaskStore
 
 LOCK_TRIES = 5_000
-"""Waits for a row before it is taken for a deadlock."""
+"""Waits for a row lock before it counts as a deadlock."""
 
 
 @dataclass
 class _Transaction:
-    """What one open transaction is to do when it commits."""
+    """The work of an open transaction, done at its commit."""
 
     writes: dict[str, TaskRecord | None] = field(default_factory=dict)
     """Records by id, None for a deleted one."""
     forgets: dict[str, None] = field(default_factory=dict)
     """Ids to delete if their record is pending at the commit (a database would have locked the row until then)."""
     rows: dict[tuple[str, str], Any] = field(default_factory=dict)
-    """What others keep in the same transactions: values by table and key, None for a deleted one."""
+    """Rows of other packages: values by table and key, None for a deleted one."""
     hooks: list[Callable[[], object]] = field(default_factory=list)
-    """What is to be called after the commit."""
+    """Functions to call after the commit."""
 
     def absorb(self, inner: _Transaction) -> None:
-        """Take over what a nested transaction has done."""
+        """Add the work of a nested transaction."""
         self.writes.update(inner.writes)
         self.forgets.update(inner.forgets)
         self.rows.update(inner.rows)
@@ -52,7 +52,7 @@ class MemoryStore(TaskStore):
         self._locks: dict[tuple[str, str], _Transaction] = {}
         self._lock = threading.RLock()
         self.wait: Callable[[], object] = partial(time.sleep, 0.002)
-        """What to do while another transaction holds a row: a scheduler of simulated threads lets the others run."""
+        """Called while another transaction has locked a row: a scheduler of simulated threads lets the others run."""
         self._open: ContextVar[tuple[_Transaction, ...]] = ContextVar("open_transactions", default=())
 
     @property
@@ -62,7 +62,7 @@ class MemoryStore(TaskStore):
             return dict(self._records)
 
     def _view(self) -> dict[str, TaskRecord]:
-        """What this caller sees: the committed records under its own writes."""
+        """Return what this caller sees: the committed records under its own writes."""
         seen: dict[str, TaskRecord | None] = dict(self._records)
         for transaction in self._open.get():
             seen.update(transaction.writes)
@@ -71,9 +71,9 @@ class MemoryStore(TaskStore):
 
     def _do(self, work: _Transaction) -> None:
         """Leave work to the innermost open transaction, or do it now."""
-        opened = self._open.get()
-        if opened:
-            opened[-1].absorb(work)
+        transactions = self._open.get()
+        if transactions:
+            transactions[-1].absorb(work)
             return
         for key in work.forgets:
             if key in self._records and self._records[key].state is State.PENDING:
@@ -92,7 +92,7 @@ class MemoryStore(TaskStore):
     # --- tables of others, in the same transactions -------------------------------------------------------------------
 
     def rows(self, table: str) -> dict[str, Any]:
-        """What this caller sees of a table that another package keeps here, by key."""
+        """Return what this caller sees of a table that another package keeps here, by key."""
         with self._lock:
             seen = dict(self._rows)
             for transaction in self._open.get():
@@ -105,19 +105,19 @@ class MemoryStore(TaskStore):
             self._do(_Transaction(rows={(table, key): value for key, value in values.items()}))
 
     def lock_row(self, table: str, key: str) -> None:
-        """Hold a row until the surrounding transaction ends, as an UPDATE does; wait for whoever else holds it. Outside
-        a transaction only wait. Raises TimeoutError where it is not let go."""
-        opened, tries = self._open.get(), 0
+        """Lock a row until the surrounding transaction ends, as an UPDATE does, once no other transaction has locked
+        it. Outside a transaction only wait. Raises TimeoutError if the lock is not released."""
+        transactions, waits = self._open.get(), 0
         while True:
             with self._lock:
                 owner = self._locks.get((table, key))
-                if owner is None or (opened and owner is opened[0]):
-                    if opened:
-                        self._locks[(table, key)] = opened[0]
+                if owner is None or (transactions and owner is transactions[0]):
+                    if transactions:
+                        self._locks[(table, key)] = transactions[0]
                     return
-            tries += 1
-            if tries > LOCK_TRIES:
-                raise TimeoutError(f"The row {key!r} of {table} is not let go: a deadlock?")
+            waits += 1
+            if waits > LOCK_TRIES:
+                raise TimeoutError(f"The row {key!r} of {table} is still locked by another transaction: a deadlock?")
             self.wait()
 
     def _unlock(self, outermost: _Transaction) -> None:
@@ -144,9 +144,9 @@ class MemoryStore(TaskStore):
             self._do(_Transaction(writes=dict.fromkeys(gone)))
             return len(gone)
 
-    def lease_due(self, *, now: float, limit: int, seconds: float) -> list[TaskRecord]:
+    def lease_due(self, *, now: float, limit: int, seconds: float, state: State = State.PENDING) -> list[TaskRecord]:
         with self._lock:
-            due = [record for record in self._view().values() if record.state is State.PENDING and record.due <= now]
+            due = [record for record in self._view().values() if record.state == state and record.due <= now]
             due.sort(key=lambda record: (record.due, record.id))
             leased = [replace(record, lease=new_id(), due=now + seconds) for record in due[:limit]]
             self._do(_Transaction(writes={record.id: record for record in leased}))
@@ -165,9 +165,21 @@ class MemoryStore(TaskStore):
             found = [record for record in self._view().values() if record.state == state and record.id > after]
         return sorted(found, key=lambda record: record.id)[:limit]
 
-    def count(self, state: State) -> int:
+    def count(self, state: State, *, due: float | None = None) -> int:
         with self._lock:
-            return sum(record.state == state for record in self._view().values())
+            found = [record for record in self._view().values() if record.state == state]
+        return len(found) if due is None else sum(record.due <= due for record in found)
+
+    def count_unverified(self) -> int:
+        with self._lock:
+            return sum(record.state is State.DEAD and not record.verified for record in self._view().values())
+
+    def expire(self, before: float, *, limit: int) -> int:
+        with self._lock:
+            dead = [record for record in self._view().values() if record.state is State.DEAD]
+            gone = [each.id for each in dead if (each.last_attempt or each.created) < before][:limit]
+            self._do(_Transaction(writes=dict.fromkeys(gone)))
+            return len(gone)
 
     def oldest_pending(self) -> float | None:
         with self._lock:
@@ -196,8 +208,8 @@ class MemoryStore(TaskStore):
         return bool(self._open.get())
 
     def on_commit(self, func: Callable[[], object]) -> None:
-        opened = self._open.get()
-        if opened:
-            opened[-1].hooks.append(func)
+        transactions = self._open.get()
+        if transactions:
+            transactions[-1].hooks.append(func)
         else:
             func()

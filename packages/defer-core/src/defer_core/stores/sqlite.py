@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +10,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..config import located
 from ..record import State, TaskRecord, new_id
-from ..sqlite_file import SQLiteFile
 from ..task import Routing
-from .base import TaskStore
+from ..text import storable
+from .base import TaskStore, readable
+from .sqlite_file import SQLiteFile
 
 DEFAULT_FILE = ".defer/store.sqlite3"
-"""Where records are where neither `file` nor the environment variable DEFER_STORE_FILE says so."""
+"""The file of the records, unless `file` or the environment variable DEFER_STORE_FILE names another."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -28,9 +29,12 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS records_due ON records (state, due, id);
 CREATE INDEX IF NOT EXISTS records_id ON records (state, id);
 CREATE INDEX IF NOT EXISTS records_created ON records (state, created);
+CREATE INDEX IF NOT EXISTS records_unverified ON records (id) WHERE state = 'dead' AND NOT verified;
+CREATE INDEX IF NOT EXISTS records_expiry ON records (coalesce(last_attempt, created)) WHERE state = 'dead';
 """
+Rows = list[sqlite3.Row]
 Hooks = list[Callable[[], object]]
-"""What is to follow a commit."""
+"""Functions to call after a commit."""
 Levels = list[Hooks]
 """The hooks of an open transaction and of its savepoints, outermost first."""
 _COLUMNS = tuple(each.name for each in fields(TaskRecord))
@@ -38,13 +42,14 @@ _INSERT = f"INSERT INTO records ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' *
 
 
 class SQLiteTaskStore(TaskStore):
-    """Keeps records in the file `file`. Transactions are this store's own, one a thread; inner ones are savepoints."""
+    """Keeps records in the file `file`. Transactions are this store's own, one for each thread; inner ones are
+    savepoints."""
 
     name: ClassVar[str] = "sqlite"
 
     def __init__(self, *, file: str | Path | None = None) -> None:
         super().__init__()
-        self.file = SQLiteFile(file or os.environ.get("DEFER_STORE_FILE") or DEFAULT_FILE, SCHEMA)
+        self.file = SQLiteFile(located(file, "DEFER_STORE_FILE", DEFAULT_FILE), SCHEMA)
         self._local = threading.local()
 
     def put(self, records: Sequence[TaskRecord], forget: Sequence[str] = ()) -> None:
@@ -55,8 +60,8 @@ class SQLiteTaskStore(TaskStore):
             connection.executemany(_INSERT, [_to_row(record) for record in records])
 
     def get(self, record_id: str) -> TaskRecord | None:
-        row = self._read("SELECT * FROM records WHERE id = ?", record_id).fetchone()
-        return None if row is None else _from_row(row)
+        found = self._read("SELECT * FROM records WHERE id = ?", record_id)
+        return _from_row(found[0]) if found else None
 
     def delete(self, record_ids: Sequence[str], *, lease: str | None = None) -> int:
         condition, value = ("", ()) if lease is None else (" AND lease = ?", (lease,))
@@ -66,17 +71,18 @@ class SQLiteTaskStore(TaskStore):
             )
         return cursor.rowcount if record_ids else 0
 
-    def lease_due(self, *, now: float, limit: int, seconds: float) -> list[TaskRecord]:
+    def lease_due(self, *, now: float, limit: int, seconds: float, state: State = State.PENDING) -> list[TaskRecord]:
         due = "SELECT id FROM records WHERE state = ? AND due <= ? ORDER BY due, id LIMIT ?"
-        given = (State.PENDING.value, now, limit)
-        if self._read(due, *given).fetchone() is None:
-            return []
-        with self._writing() as connection:
-            ids = [row["id"] for row in connection.execute(due, given).fetchall()]
-            leases = [(new_id(), now + seconds, each) for each in ids]
-            connection.executemany("UPDATE records SET lease = ?, due = ? WHERE id = ?", leases)
-            leased = [connection.execute("SELECT * FROM records WHERE id = ?", (each,)).fetchone() for each in ids]
-        return [_from_row(row) for row in leased]
+        given = (str(state), now, limit)
+        while self._read(due, *given):
+            with self._writing() as connection:
+                ids = [row["id"] for row in connection.execute(due, given).fetchall()]
+                leases = [(new_id(), now + seconds, each) for each in ids]
+                connection.executemany("UPDATE records SET lease = ?, due = ? WHERE id = ?", leases)
+                leased = [connection.execute("SELECT * FROM records WHERE id = ?", (each,)).fetchone() for each in ids]
+            if records := readable(leased, _from_row):
+                return records
+        return []
 
     def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
         changes["lease"] = new_lease
@@ -90,14 +96,27 @@ class SQLiteTaskStore(TaskStore):
 
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
         query = "SELECT * FROM records WHERE state = ? AND id > ? ORDER BY id LIMIT ?"
-        return [_from_row(row) for row in self._read(query, str(state), after, limit)]
+        return readable(self._read(query, str(state), after, limit), _from_row)
 
-    def count(self, state: State) -> int:
-        return int(self._read("SELECT count(*) FROM records WHERE state = ?", str(state)).fetchone()[0])
+    def count(self, state: State, *, due: float | None = None) -> int:
+        condition, values = ("", ()) if due is None else (" AND due <= ?", (due,))
+        query = f"SELECT count(*) FROM records WHERE state = ?{condition}"
+        return int(self._read(query, str(state), *values)[0][0])
+
+    def count_unverified(self) -> int:
+        # the state is no parameter: with one, the partial index would not be used
+        return int(self._read("SELECT count(*) FROM records WHERE state = 'dead' AND NOT verified")[0][0])
+
+    def expire(self, before: float, *, limit: int) -> int:
+        old = "SELECT id FROM records WHERE state = 'dead' AND coalesce(last_attempt, created) < ? LIMIT ?"
+        if not self._read(old, before, limit):
+            return 0
+        with self._writing() as connection:
+            return connection.execute(f"DELETE FROM records WHERE id IN ({old})", (before, limit)).rowcount
 
     def oldest_pending(self) -> float | None:
-        row = self._read("SELECT min(created) FROM records WHERE state = ?", State.PENDING.value).fetchone()
-        return None if row[0] is None else float(row[0])
+        [(oldest,)] = self._read("SELECT min(created) FROM records WHERE state = ?", State.PENDING.value)
+        return None if oldest is None else float(oldest)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -130,32 +149,33 @@ class SQLiteTaskStore(TaskStore):
         self.file.close()
 
     def _levels(self) -> Levels:
-        """Those of this thread; empty outside a transaction."""
+        """Return the levels of this thread; empty outside a transaction."""
         if not hasattr(self._local, "levels"):
             self._local.levels = []
         return self._local.levels  # type: ignore[no-any-return]
 
-    def _read(self, query: str, *values: Any) -> sqlite3.Cursor:
-        return self.file.connection().execute(query, values)
+    def _read(self, query: str, *values: Any) -> Rows:
+        with self.file.named():
+            return self.file.query(query, *values)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing: a savepoint in the open transaction, else a transaction of its own."""
+        """Write all or nothing: in a savepoint of the open transaction, else in a transaction of its own."""
         levels = self._levels()
-        with self._savepoint(len(levels)) if levels else self.file.writing():
-            yield self.file.connection()
+        with self.file.named(), self._savepoint(len(levels)) if levels else self.file.writing() as connection:
+            yield connection
 
     @contextmanager
-    def _savepoint(self, level: int) -> Iterator[None]:
-        connection = self.file.connection()
-        connection.execute(f"SAVEPOINT level_{level}")
-        try:
-            yield
-        except BaseException:
-            connection.execute(f"ROLLBACK TO level_{level}")
+    def _savepoint(self, level: int) -> Iterator[sqlite3.Connection]:
+        with self.file.reading() as connection:
+            connection.execute(f"SAVEPOINT level_{level}")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute(f"ROLLBACK TO level_{level}")
+                connection.execute(f"RELEASE level_{level}")
+                raise
             connection.execute(f"RELEASE level_{level}")
-            raise
-        connection.execute(f"RELEASE level_{level}")
 
 
 def _to_row(record: TaskRecord) -> list[Any]:
@@ -169,8 +189,7 @@ def _to_column(value: Any) -> Any:
         case State():
             return value.value
         case str():
-            # tracebacks may hold lone surrogates, which are no UTF-8
-            return value.encode("utf-8", "backslashreplace").decode()
+            return storable(value)
     return value
 
 

@@ -1,1 +1,1 @@
-"""Transports of tasks: one seam (`base`), one module an adapter."""
+"""Transports of tasks: one seam (`base`), one module for each adapter."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 
-from .. import bundled
+from .. import platform
 from ..errors import (
     AmbiguousSendError,
     QueueNotFoundError,
@@ -18,6 +18,8 @@ from ..errors import (
     TransportRefusedError,
     TransportUnavailableError,
 )
+from ..extras import require
+from ..http_syntax import BODY_TYPE
 from ..record import new_id
 from ..task import RetryOptions, Routing
 from .base import Message, Transport
@@ -25,17 +27,20 @@ from .base import Message, Transport
 log = logging.getLogger("defer")
 
 TASKS_A_CALL, BYTES_A_CALL = 100, 900_000
-"""What one call adds at the most: the service takes 100 tasks, and a mebibyte."""
+"""The most that one call adds: the service takes 100 tasks, and a mebibyte."""
 
 
 class AppEngineTransport(Transport):
-    """Adds tasks with `google.appengine.api.taskqueue`. A URL is a path of the application's own."""
+    """Adds tasks with `google.appengine.api.taskqueue`. A URL is a path of the application itself."""
 
     name: ClassVar[str] = "appengine"
     supports_transactions: ClassVar[bool] = True
     max_body: ClassVar[int] = 100 * 1024 - 512
     """The SDK counts 100 KiB for method, path, headers and body together."""
-    default_door: ClassVar[str | None] = "appengine"
+    default_authenticator: ClassVar[str | None] = "appengine"
+
+    def __init__(self) -> None:
+        require("appengine")
 
     def check(self, routing: Routing) -> None:
         try:
@@ -50,9 +55,9 @@ class AppEngineTransport(Transport):
             raise _translated(error, message.routing) from error
 
     def send_many(self, messages: Sequence[Message]) -> list[str | TransportError]:
-        """By queue, many in a call; what a call leaves out is added alone, for its own answer.
+        """Add by queue, many in a call; what a call leaves out is added alone, for its own answer.
 
-        All have names, so a task that a call has added without an answer is known by its name being taken.
+        All tasks get names, so a task that a call added without an answer is known by its name being taken.
         """
         named = [_named(message) for message in messages]
         names: dict[int, str] = {}
@@ -68,14 +73,18 @@ class AppEngineTransport(Transport):
         except TransportError as error:
             return error
 
+    def retry_of(self, queue: str) -> RetryOptions:
+        """Return options that leave all open: only `queue.yaml` knows, and what is declared is for Cloud Tasks."""
+        return RetryOptions()
+
     def in_transaction(self) -> bool:
         from google.appengine.api import datastore
 
         return bool(datastore.IsInTransaction())
 
     def send_in_transaction(self, message: Message) -> str:
-        """Errors are the SDK's own, as its rules are: five tasks a transaction, and no names in one. But a task that it
-        finds too large is a TaskSizeRefusedError."""
+        """Add a task in the caller's transaction. Errors are the SDK's own, as are its limits: five tasks in a
+        transaction, and no names in one. Only a task that it finds too large is a TaskSizeRefusedError."""
         from google.appengine.api import taskqueue
 
         try:
@@ -90,7 +99,7 @@ class AppEngineTransport(Transport):
         return added.name or ""
 
     def _add_many(self, messages: dict[int, Message]) -> dict[int, str]:
-        """The names of those that one call has added, by index."""
+        """Return the names of those that one call has added, by index."""
         from google.appengine.api import taskqueue
 
         tasks: dict[int, Any] = {}
@@ -102,7 +111,7 @@ class AppEngineTransport(Transport):
         try:
             taskqueue.Queue(next(iter(messages.values())).routing.queue).add(list(tasks.values()))
         except Exception:
-            log.info("A call did not add all of its %d tasks: the rest are added one by one.", len(tasks))
+            log.info("A call did not add all of its %d tasks: the others are added one by one.", len(tasks))
         return {index: task.name for index, task in tasks.items() if task.was_enqueued}
 
 
@@ -111,10 +120,10 @@ def _named(message: Message) -> Message:
 
 
 def task_of(message: Message) -> Any:
-    """The SDK's Task. Raises the SDK's errors, or ConfigError where the Task Queue is out of reach."""
+    """Return the SDK's Task. Raises the SDK's errors, or ConfigError if the Task Queue is out of reach."""
     from google.appengine.api import taskqueue
 
-    bundled.check_reachable(bundled.TASK_QUEUE)
+    platform.require_bundled_service(platform.TASK_QUEUE)
     routing = message.routing
     if routing.url and not routing.url.startswith("/"):
         raise taskqueue.InvalidUrlError(
@@ -127,7 +136,7 @@ def task_of(message: Message) -> Any:
         name=routing.name,
         url=routing.url or "",
         eta=None if routing.eta is None else datetime.fromtimestamp(routing.eta, timezone.utc),
-        headers={"Content-Type": "application/octet-stream", **routing.headers},
+        headers={"Content-Type": BODY_TYPE, **routing.headers},
         target=target or None,
         retry_options=_retry(routing.retry),
         dispatch_deadline_usec=None if deadline is None else int(deadline * 1_000_000),
@@ -135,7 +144,7 @@ def task_of(message: Message) -> Any:
 
 
 def _retry(options: RetryOptions | None) -> Any:
-    """The SDK counts repetitions where we count attempts; without a limit is how it is by itself."""
+    """Return the SDK's retry options. It counts repetitions where we count attempts; without a limit is its default."""
     from google.appengine.api import taskqueue
 
     if options is None:
@@ -152,7 +161,7 @@ def _retry(options: RetryOptions | None) -> Any:
 
 
 def _chunks(messages: Sequence[Message]) -> list[list[int]]:
-    """Indexes of messages that go in one call: of one queue, few enough and small enough."""
+    """Return indexes of messages that go in one call: of one queue, few enough and small enough."""
     chunks: list[list[int]] = []
     last: dict[str, tuple[list[int], int]] = {}
     for index, message in enumerate(messages):
@@ -166,7 +175,7 @@ def _chunks(messages: Sequence[Message]) -> list[list[int]]:
 
 
 def _translated(error: Exception, routing: Routing) -> Exception:
-    """Our error for one of the SDK's; another one as it is."""
+    """Return our error for one of the SDK's; any other as it is."""
     from google.appengine.api import taskqueue
     from google.appengine.runtime import apiproxy_errors
 
@@ -179,7 +188,7 @@ def _translated(error: Exception, routing: Routing) -> Exception:
     if isinstance(error, taskqueue.TransientError):
         return TransportUnavailableError(f"The Task Queue is unavailable: {error}")
     if isinstance(error, taskqueue.InternalError | apiproxy_errors.Error):
-        return AmbiguousSendError(f"The Task Queue gave no answer to rely on: {error!r}")
+        return AmbiguousSendError(f"The Task Queue gave no clear answer: {error!r}")
     if isinstance(error, taskqueue.Error):
         return TransportRefusedError(f"The Task Queue refused the task: {error!r}")
     return error

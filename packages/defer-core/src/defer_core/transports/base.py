@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..errors import TransportError
-from ..task import Routing
+from ..nouns import fast_init
+from ..task import RetryOptions, Routing
 
 
+@fast_init
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """A task as a queue gets it."""
+    """A task for a queue."""
 
     body: bytes
     """The framed envelope."""
@@ -25,20 +27,20 @@ class Transport(ABC):
     """Hands messages to a queue."""
 
     name: ClassVar[str]
-    """What configuration calls this kind of transport."""
+    """The name of this kind of transport in the configuration."""
     supports_names: ClassVar[bool] = True
-    """Whether a second task of the same name is refused."""
-    supports_eta: ClassVar[bool] = True
-    """Whether a task can be kept until it is due."""
+    """True if a second task of the same name is refused."""
     supports_transactions: ClassVar[bool] = False
-    """Whether a task can be added natively in the caller's transaction (the bundled Task Queue)."""
+    """True if a task can be added natively in the caller's transaction (the bundled Task Queue)."""
     max_body: ClassVar[int] = 1_000_000
-    """Bytes of body that the service takes at the most, whatever `inline_limit` says."""
-    default_door: ClassVar[str | None] = None
-    """The door of the handler that belongs to this transport, where the configuration names none."""
+    """Bytes of body that the service takes at most, whatever `inline_limit` says."""
+    runs_tasks: bool = False
+    """True if a task runs in the call of `send`, whose exception is the task's."""
+    default_authenticator: ClassVar[str | None] = None
+    """The authenticator that the handler uses with this transport if the configuration names none."""
 
     def check(self, routing: Routing) -> None:  # noqa: B027 (most transports take what the options let through)
-        """Raises the TransportRefusedError that `send` would, before a record of the task is written."""
+        """Raise the TransportRefusedError that `send` would, before a record of the task is written."""
 
     @abstractmethod
     def send(self, message: Message) -> str:
@@ -46,7 +48,7 @@ class Transport(ABC):
         TransportUnavailableError (certainly not taken) or AmbiguousSendError (perhaps taken)."""
 
     def send_many(self, messages: Sequence[Message]) -> list[str | TransportError]:
-        """Hand over many; the answers by index, each a name or the error that `send` would have raised."""
+        """Hand over many; return the answers by index, each a name or the error that `send` would have raised."""
         answers: list[str | TransportError] = []
         for message in messages:
             try:
@@ -55,13 +57,17 @@ class Transport(ABC):
                 answers.append(error)
         return answers
 
+    def retry_of(self, queue: str) -> RetryOptions | None:
+        """Return how a queue repeats a failing task, if this transport knows that for certain, else None."""
+        return None
+
     def in_transaction(self) -> bool:
-        """Whether the caller is in a transaction that this transport can join natively."""
+        """Return True if the caller is in a transaction that this transport can join natively."""
         return False
 
     def send_in_transaction(self, message: Message) -> str:
         """Add a task that exists only if the surrounding transaction commits (needs `supports_transactions`)."""
         raise NotImplementedError(f"{type(self).__name__} has no transactions")
 
-    def close(self) -> None:  # noqa: B027 (most transports hold nothing)
-        """Let go of connections."""
+    def close(self) -> None:  # noqa: B027 (most transports have nothing to close)
+        """Close connections."""

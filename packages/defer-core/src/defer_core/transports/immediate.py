@@ -10,15 +10,16 @@ from .base import Message, Transport
 
 
 class ImmediateTransport(Transport):
-    """Runs each task where it is sent. Its exceptions propagate; an ETA is not waited for."""
+    """Runs each task when it is sent. Its exceptions propagate; an ETA is ignored."""
 
     name: ClassVar[str] = "immediate"
     supports_names: ClassVar[bool] = False
-    supports_eta: ClassVar[bool] = False
+    runs_tasks = True
 
     def send(self, message: Message) -> str:
-        from ..execute import execute
+        from ..run.execute import execute
 
         name = message.routing.name or new_id()
-        execute(message.body, Delivery(task_name=name, queue=message.routing.queue, retry_count=0, target="immediate"))
+        delivery = Delivery(task_name=name, queue=message.routing.queue, retry_count=0, target="immediate")
+        execute(message.body, delivery, shown=True)
         return name

@@ -1,4 +1,4 @@
-"""The errors that the service answers, in its own words."""
+"""The errors of the service, in its own words."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ class ApiError(Exception):
 
 
 def invalid(message: str) -> ApiError:
-    """INVALID_ARGUMENT."""
+    """Make INVALID_ARGUMENT."""
     return ApiError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def not_found(message: str = "Requested entity was not found.") -> ApiError:
-    """NOT_FOUND."""
+    """Make NOT_FOUND."""
     return ApiError(grpc.StatusCode.NOT_FOUND, message)
 
 
 def unimplemented(what: str) -> ApiError:
-    """UNIMPLEMENTED: what this server does not do it says."""
+    """Make UNIMPLEMENTED, naming what this server cannot do."""
     return ApiError(grpc.StatusCode.UNIMPLEMENTED, f"The local Cloud Tasks server does not support {what}.")
 
 
 def no_such_queue() -> ApiError:
-    """NOT_FOUND, for a queue that is not there, or not any more."""
+    """Make NOT_FOUND, for a queue that does not exist (any more)."""
     return not_found(
         "Queue does not exist. If you just created the queue, wait at least a minute for the queue to initialize."
     )
 
 
 def task_is_over() -> ApiError:
-    """NOT_FOUND, for a task that was there."""
+    """Make NOT_FOUND, for a task that existed recently."""
     return not_found(
         "The task no longer exists, though a task with this name existed recently. "
         "The task either successfully completed or was deleted."
@@ -45,17 +45,17 @@ def task_is_over() -> ApiError:
 
 
 def queue_exists() -> ApiError:
-    """ALREADY_EXISTS, for a queue."""
+    """Make ALREADY_EXISTS, for a queue."""
     return ApiError(grpc.StatusCode.ALREADY_EXISTS, "Queue already exists")
 
 
 def task_exists() -> ApiError:
-    """ALREADY_EXISTS, for a task, or for the name of a recent one."""
+    """Make ALREADY_EXISTS, for the name of a task or of a recent one."""
     return ApiError(grpc.StatusCode.ALREADY_EXISTS, "Requested entity already exists")
 
 
 def queue_existed() -> ApiError:
-    """FAILED_PRECONDITION, for a queue whose name was that of a recent one."""
+    """Make FAILED_PRECONDITION, for the name of a recently deleted queue."""
     return ApiError(
         grpc.StatusCode.FAILED_PRECONDITION,
         "The queue cannot be created because a queue with this name existed too recently.",

@@ -1,4 +1,4 @@
-"""Between the messages of the API and what the durable queue keeps."""
+"""Convert between the messages of the API and the tasks of the durable queue."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 from google.cloud import tasks_v2
 from google.rpc import code_pb2
 
-from defer_core.http_syntax import encoded, is_absolute, is_header, is_path
-from defer_core.options import MAX_ETA
-from defer_core.task import RetryOptions, Routing
+from defer_core.spi import BODY_TYPE, MAX_ETA, RetryOptions, Routing, is_absolute, is_header, is_path, percent_encoded
 
 from ..queued import QueuedTask
 from ..transport import new_name
-from .answers import ApiError, invalid, unimplemented
+from .answers import invalid, unimplemented
 from .names import project_of, split_task
 
 Message = Any
@@ -28,9 +26,9 @@ POST: int = tasks_v2.HttpMethod.POST
 SIZE_LIMIT = 1_048_569
 """Bytes of the serialised task as stored: name, times and request."""
 EARLIEST = -62_135_596_800.0
-"""The first second that a Timestamp can tell, of the year 1."""
+"""The first second of the year 1, the least that a Timestamp can hold."""
 DEADLINES = {"http_request": (15.0, 1800.0), "app_engine_http_request": (15.0, 86415.0)}
-"""Seconds, least and most, that one attempt may be given."""
+"""The least and the greatest dispatch deadline, in seconds."""
 CODES = {
     400: code_pb2.INVALID_ARGUMENT,
     401: code_pb2.UNAUTHENTICATED,
@@ -43,7 +41,7 @@ CODES = {
     503: code_pb2.UNAVAILABLE,
     504: code_pb2.DEADLINE_EXCEEDED,
 }
-"""The code that stands for an HTTP status in an attempt."""
+"""The gRPC code of an attempt, by HTTP status."""
 AGENTS = {
     "http_request": "Google-Cloud-Tasks",
     "app_engine_http_request": "AppEngine-Google; (+http://code.google.com/appengine)",
@@ -51,7 +49,7 @@ AGENTS = {
 
 
 def stored(given: Message, queue: str, now: float) -> Message:
-    """The Task as the service keeps it, with its defaults filled in. Raises ApiError."""
+    """Return the Task as the service keeps it, completed with its defaults. Raises ApiError."""
     task = Task()
     task.CopyFrom(given)
     for output in ("dispatch_count", "response_count", "first_attempt", "last_attempt", "view"):
@@ -70,7 +68,7 @@ def stored(given: Message, queue: str, now: float) -> Message:
 
 
 def queued(task: Message, queue: str, now: float) -> QueuedTask:
-    """A stored Task as the durable queue takes it."""
+    """Convert a stored Task to one of the durable queue."""
     kind = task.WhichOneof("message_type")
     request, eta = getattr(task, kind), time_of(task.schedule_time)
     routing = Routing(
@@ -95,7 +93,7 @@ def queued(task: Message, queue: str, now: float) -> QueuedTask:
 
 
 def shown(queued: QueuedTask, view: int) -> Message:
-    """A task as the API tells it: what was stored, and what has become of it since."""
+    """Convert a task to one of the API: what was stored, with its attempts so far."""
     task = Task.FromString(queued.proto or b"")
     set_time(task.schedule_time, queued.due)
     task.dispatch_count, task.response_count = queued.attempts, queued.responses
@@ -110,7 +108,7 @@ def shown(queued: QueuedTask, view: int) -> Message:
 
 
 def _tell_answer(attempt: Message, queued: QueuedTask) -> None:
-    """How the last attempt ended, unless it is under way."""
+    """Fill in how the last attempt ended, unless it is running."""
     if queued.owner is not None or queued.previous_response is None:
         return
     if queued.answered is None:
@@ -122,7 +120,7 @@ def _tell_answer(attempt: Message, queued: QueuedTask) -> None:
 
 
 def retry_options(config: Message) -> RetryOptions:
-    """What a RetryConfig says; what it leaves out is None."""
+    """Convert a RetryConfig; None for each field that it leaves out."""
     return RetryOptions(
         max_attempts=config.max_attempts or None,
         max_retry_duration=_duration(config, "max_retry_duration"),
@@ -133,7 +131,7 @@ def retry_options(config: Message) -> RetryOptions:
 
 
 def check_retry(config: Message) -> None:
-    """Raises ApiError for a RetryConfig that makes no sense."""
+    """Raise ApiError for an invalid RetryConfig."""
     for name, least in (("max_attempts", -1), ("max_doublings", 0)):
         if getattr(config, name) < least:
             raise invalid(f"RetryConfig.{name} must be at least {least}.")
@@ -143,17 +141,17 @@ def check_retry(config: Message) -> None:
 
 
 def time_of(timestamp: Message) -> float:
-    """Seconds since the epoch."""
+    """Convert a Timestamp to seconds since the epoch."""
     return float(timestamp.seconds) + float(timestamp.nanos) / 1e9
 
 
 def set_time(timestamp: Message, when: float) -> None:
-    """To the microsecond."""
+    """Set a Timestamp, to the microsecond."""
     timestamp.FromMicroseconds(round(when * 1e6))
 
 
 def seconds(duration: Message) -> float:
-    """A Duration in seconds."""
+    """Convert a Duration to seconds."""
     return float(duration.seconds) + float(duration.nanos) / 1e9
 
 
@@ -184,27 +182,23 @@ def _complete_request(request: Message, kind: str, queue: str) -> None:
         _complete_app_engine(request, queue)
     for name, value in request.headers.items():
         if not is_header(name, value):
-            raise invalid(f"The header {name!r} is none that HTTP can carry.")
+            raise invalid(f"HTTP cannot carry the header {name!r}.")
     given = {name.lower(): name for name in request.headers}
     own = request.headers.pop(given["user-agent"]) if "user-agent" in given else ""
     keeps = own and kind == "app_engine_http_request"
     request.headers["User-Agent"] = f"{own} {AGENTS[kind]}" if keeps else AGENTS[kind]
     if request.body and "content-type" not in given:
-        request.headers["Content-Type"] = "application/octet-stream"
+        request.headers["Content-Type"] = BODY_TYPE
 
 
 def _check_http(request: Message) -> None:
-    request.url = encoded(request.url)
+    request.url = percent_encoded(request.url)
     if not is_absolute(request.url):
         raise invalid("HttpRequest.url must start with http:// or https://, and be a valid URL.")
-    if request.WhichOneof("authorization_header"):
-        raise _no_tokens()
-
-
-def _no_tokens() -> ApiError:
-    return unimplemented(
-        "oidc_token and oauth_token, for it has no service account to sign with: leave them out locally"
-    )
+    if request.HasField("oauth_token"):
+        raise unimplemented("oauth_token, because only Google issues tokens for its own APIs: leave it out locally")
+    if request.HasField("oidc_token") and not request.oidc_token.service_account_email:
+        raise invalid("HttpRequest.oidc_token must have a service_account_email.")
 
 
 def _complete_app_engine(request: Message, queue: str) -> None:

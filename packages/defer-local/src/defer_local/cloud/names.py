@@ -12,14 +12,14 @@ _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,500}\Z")
 
 
 def check_parent(parent: str) -> str:
-    """The name of a location. Raises ApiError."""
+    """Return the name of a location. Raises ApiError for any other."""
     if not _PARENT.match(parent):
         raise invalid('Parent name must be formatted: "projects/<PROJECT_ID>/locations/<LOCATION_ID>".')
     return parent
 
 
 def check_queue(name: str) -> str:
-    """The name of a queue. Raises ApiError."""
+    """Return the name of a queue. Raises ApiError for any other."""
     if not _QUEUE.match(name):
         raise invalid(
             'Queue name must be formatted: "projects/<PROJECT_ID>/locations/<LOCATION_ID>/queues/<QUEUE_ID>".'
@@ -28,7 +28,7 @@ def check_queue(name: str) -> str:
 
 
 def split_task(name: str) -> tuple[str, str]:
-    """The queue's name and the task's short one. Raises ApiError."""
+    """Split the name of a task into its queue's and its short one. Raises ApiError."""
     queue, separator, task = name.partition("/tasks/")
     if not separator:
         raise invalid(
@@ -44,11 +44,16 @@ def split_task(name: str) -> tuple[str, str]:
     return queue, task
 
 
+def queue_named(name: str, parent: str) -> str:
+    """Complete the short name of a queue in `parent`; return a full name as it is. Raises ApiError."""
+    return check_queue(name if "/" in name else f"{check_parent(parent)}/queues/{name}")
+
+
 def location_of(queue: str) -> str:
-    """The name of a queue's location."""
+    """Return the name of a queue's location."""
     return queue.rpartition("/queues/")[0]
 
 
 def project_of(queue: str) -> str:
-    """The id of a queue's project."""
+    """Return the id of a queue's project."""
     return queue.split("/")[1]

@@ -1,4 +1,4 @@
-"""The calls of the API that are about queues."""
+"""The calls of the API for queues."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from sqlite3 import Connection
 from typing import Any
 
 from google.cloud import tasks_v2
 from google.protobuf import empty_pb2, field_mask_pb2
 
-from defer_core import clock
-from defer_core.sqlite_file import Connection
+from defer_core.spi import clock
 
-from ..queue import DurableQueue, remove_all
+from ..queue import DurableQueue
+from ..rows import remove_all
 from .answers import invalid, no_such_queue, not_found, queue_existed, queue_exists, unimplemented
 from .messages import Message, check_retry, retry_options, set_time
 from .names import check_parent, check_queue, location_of
@@ -26,7 +27,7 @@ STATES = tasks_v2.Queue.State
 NAME_RETENTION = 7 * 86400.0
 """Seconds for which the name of a deleted queue is refused."""
 MOST = {"max_dispatches_per_second": 500, "max_concurrent_dispatches": 5000}
-"""What the service grants a queue at most."""
+"""The greatest limits that the service grants a queue."""
 SETTABLE = ("app_engine_routing_override", "http_target", "rate_limits", "retry_config", "stackdriver_logging_config")
 _SAVE = """INSERT INTO queues (name, state, proto, retry, max_running, rate, burst, tokens, refilled)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET deleted = NULL, state = excluded.state,
@@ -35,7 +36,7 @@ burst = excluded.burst"""
 
 
 class QueueCalls:
-    """One method an RPC: takes the request, returns the answer, raises ApiError."""
+    """One method for each RPC: it takes the request, returns the answer, raises ApiError."""
 
     def __init__(self, queue: DurableQueue) -> None:
         self.file = queue.file
@@ -49,8 +50,15 @@ class QueueCalls:
             _check_free(connection, given.name)
             return _save(connection, _completed(given))
 
+    def provide(self, name: str) -> None:
+        """Make a queue if it does not exist, even if it was just deleted. Raises ApiError for its name."""
+        name = check_queue(name)
+        with self.file.writing() as connection:
+            if find(connection, name) is None:
+                _save(connection, _completed(Queue(name=name)))
+
     def update_queue(self, request: Message) -> Message:
-        """UpdateQueue; makes the queue where it does not exist."""
+        """UpdateQueue: make the queue if it does not exist."""
         name = check_queue(request.queue.name)
         with self.file.writing() as connection:
             found = find(connection, name)
@@ -62,23 +70,24 @@ class QueueCalls:
 
     def get_queue(self, request: Message) -> Message:
         """GetQueue."""
-        return existing(self.file.connection(), check_queue(request.name))
+        with self.file.reading() as connection:
+            return existing(connection, check_queue(request.name))
 
     def list_queues(self, request: Message) -> Message:
         """ListQueues."""
         if request.filter:
             raise unimplemented("filters of queues")
         prefix, page = check_parent(request.parent) + "/queues/", page_of(request, 9800)
-        rows = self.file.connection().execute(
+        rows = self.file.query(
             "SELECT rowid, proto FROM queues WHERE deleted IS NULL AND substr(name, 1, ?) = ? AND rowid > ? "
             "ORDER BY rowid LIMIT ?",
-            (len(prefix), prefix, page.after, page.size + 1),
+            *(len(prefix), prefix, page.after, page.size + 1),
         )
-        found, token = page.cut(rows.fetchall())
+        found, token = page.cut(rows)
         return ListQueuesResponse(queues=[Queue.FromString(row["proto"]) for row in found], next_page_token=token)
 
     def delete_queue(self, request: Message) -> Message:
-        """DeleteQueue: its tasks go, and its name stays taken for some days."""
+        """DeleteQueue: delete its tasks, and keep its name taken for some days."""
         name = check_queue(request.name)
         with self.file.writing() as connection:
             if find(connection, name) is None:
@@ -97,7 +106,7 @@ class QueueCalls:
         return self._change(request.name, lambda queue: setattr(queue, "state", STATES.RUNNING))
 
     def purge_queue(self, request: Message) -> Message:
-        """PurgeQueue: the tasks that are there now go."""
+        """PurgeQueue: delete its tasks."""
         return self._change(request.name, lambda queue: set_time(queue.purge_time, clock.now()), purge=True)
 
     def _change(self, name: str, change: Callable[[Message], None], *, purge: bool = False) -> Message:
@@ -110,13 +119,13 @@ class QueueCalls:
 
 
 def find(connection: Connection, name: str) -> Message | None:
-    """A queue, or None."""
+    """Return a queue, or None."""
     row = connection.execute("SELECT proto FROM queues WHERE name = ? AND deleted IS NULL", (name,)).fetchone()
     return None if row is None else Queue.FromString(row["proto"])
 
 
 def existing(connection: Connection, name: str) -> Message:
-    """A queue. Raises ApiError where there is none."""
+    """Return a queue. Raises ApiError if it does not exist."""
     found = find(connection, name)
     if found is None:
         raise no_such_queue()
@@ -132,7 +141,7 @@ def _check_free(connection: Connection, name: str) -> None:
 
 
 def _merge(request: Message, into: Message) -> None:
-    """Take over what the mask names (the name too, which is the same); without a mask all that can be set."""
+    """Merge the fields of the mask (the name is the same); without a mask all that can be set."""
     for path in request.update_mask.paths:
         known = field_mask_pb2.FieldMask(paths=[path]).IsValidForDescriptor(Queue.DESCRIPTOR)
         if not known or path.partition(".")[0] not in ("name", *SETTABLE):
@@ -147,7 +156,7 @@ def _merge(request: Message, into: Message) -> None:
 
 
 def _completed(given: Message, state: int = STATES.RUNNING) -> Message:
-    """A queue with the service's defaults."""
+    """Complete a queue with the service's defaults. Raises ApiError."""
     if given.HasField("http_target"):
         raise unimplemented("http_target of queues")
     if given.HasField("app_engine_routing_override"):
@@ -177,7 +186,7 @@ def _check_limits(given: Message) -> None:
 
 
 def _save(connection: Connection, queue: Message) -> Message:
-    """Write a queue, and beside it what the dispatcher goes by."""
+    """Write a queue, and the columns that the dispatcher reads."""
     limits = queue.rate_limits
     connection.execute(
         _SAVE,

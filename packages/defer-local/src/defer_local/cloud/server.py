@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent import futures
@@ -14,14 +14,17 @@ from google.cloud import tasks_v2
 from google.longrunning import operations_pb2
 
 from defer_core.errors import ConfigError
+from defer_core.spi import logger, project_of_environment
 
 from ..queue import DurableQueue
 from .answers import ApiError
+from .issuer import Issuer
 from .messages import Message
+from .names import queue_named
 from .queues import QueueCalls
 from .tasks import TaskCalls
 
-log = logging.getLogger("defer.local")
+log = logger("defer.local")
 
 SERVICE, OPERATIONS = "google.cloud.tasks.v2.CloudTasks", "google.longrunning.Operations"
 MAX_MESSAGE = 128 * 1024 * 1024
@@ -30,10 +33,15 @@ Call = Callable[[Message], Message]
 
 
 class CloudTasksServer:
-    """Serves the API on `host`:`port` (0 takes a free one) over the queue in `file`. Whoever can reach the port can add
-    tasks, so their requests do not bear the secret of the local queue. Raises ConfigError where it cannot listen."""
+    """Serves the API on `host`:`port` over the queue in `file`, and the keys of its OIDC tokens on `issuer_port`.
 
-    def __init__(self, *, file: str | Path | None = None, port: int = 0, host: str = "127.0.0.1") -> None:
+    Port 0 takes a free one. Anyone who can reach the API can add tasks, so their requests do not bear the secret of the
+    local queue. Raises ConfigError if it cannot listen.
+    """
+
+    def __init__(
+        self, *, file: str | Path | None = None, port: int = 0, host: str = "127.0.0.1", issuer_port: int = 0
+    ) -> None:
         if not 0 <= port <= 65535:  # of which gRPC would take the last 16 bits
             raise ConfigError(f"port is {port}: it is at most 65535, and 0 takes a free one.")
         self.queue = DurableQueue(file)
@@ -44,14 +52,27 @@ class CloudTasksServer:
             self.port: int = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
             raise ConfigError(f"The Cloud Tasks server cannot listen on {host}:{port}: {error}") from error
+        self.issuer = Issuer(self.queue, issuer_port)
+
+    def provide(self, name: str) -> None:
+        """Make a queue if it does not exist, by its full name, or by a short one in the default project and location of
+        the transport `cloud`. Raises ConfigError for its name."""
+        project = project_of_environment() or "local"
+        parent = f"projects/{project}/locations/{os.environ.get('CLOUD_TASKS_LOCATION') or 'local'}"
+        try:
+            QueueCalls(self.queue).provide(queue_named(name, parent))
+        except ApiError as error:
+            raise ConfigError(f"The queue {name!r} cannot be made: {error.message}") from error
 
     def start(self) -> None:
         """Begin to answer."""
+        self.issuer.start()
         self._server.start()
 
     def stop(self, timeout: float = 3.0) -> None:
-        """Answer what has come, for up to `timeout` seconds, and no more."""
+        """Stop, after up to `timeout` seconds for the requests that have come."""
         self._server.stop(timeout).wait()
+        self.issuer.stop()
 
     def __enter__(self) -> Self:
         self.start()
@@ -62,7 +83,7 @@ class CloudTasksServer:
 
 
 def handlers(queue: DurableQueue) -> tuple[Any, ...]:
-    """The services over a queue. Calls that are not among them are UNIMPLEMENTED, says grpc."""
+    """Make the services over a queue. gRPC answers any other call with UNIMPLEMENTED."""
     queues, tasks, messages = QueueCalls(queue), TaskCalls(queue), tasks_v2
     calls: dict[str, tuple[Call, Any]] = {
         "CreateQueue": (queues.create_queue, messages.CreateQueueRequest),

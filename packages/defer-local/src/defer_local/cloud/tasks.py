@@ -1,4 +1,4 @@
-"""The calls of the API that are about tasks."""
+"""The calls of the API for tasks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from sqlite3 import Connection
 from threading import Lock
 from typing import Any
 
@@ -13,11 +14,11 @@ from google.cloud import tasks_v2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
-from defer_core import clock
-from defer_core.sqlite_file import Connection
+from defer_core.spi import clock
 
-from ..queue import DurableQueue, find_task, remove, update
+from ..queue import DurableQueue
 from ..queued import QueuedTask
+from ..rows import find_task, remove, update
 from .answers import ApiError, invalid, not_found, task_exists, task_is_over
 from .messages import Message, queued, shown, stored
 from .names import check_queue, split_task
@@ -30,11 +31,11 @@ BatchCreateTasksMetadata: Any = tasks_v2.BatchCreateTasksMetadata.pb()
 BATCH = 100
 """Tasks in one BatchCreateTasks."""
 OPERATIONS = 1000
-"""Operations that are remembered, for repeated requests."""
+"""Operations that are kept, because clients may ask for them again."""
 
 
 class TaskCalls:
-    """One method an RPC: takes the request, returns the answer, raises ApiError."""
+    """One method for each RPC: it takes the request, returns the answer, raises ApiError."""
 
     def __init__(self, queue: DurableQueue) -> None:
         self.queue = queue
@@ -50,7 +51,7 @@ class TaskCalls:
         return answer
 
     def batch_create_tasks(self, request: Message) -> Message:
-        """BatchCreateTasks: an operation that is done; what was refused is in its metadata, by index."""
+        """BatchCreateTasks: return a finished operation, with the refusals by index in its metadata."""
         parent, requests = check_queue(request.parent), request.requests
         name = f"{parent}/operations/{request.request_id or uuid.uuid4()}"
         with self._lock:
@@ -71,7 +72,7 @@ class TaskCalls:
         return operation
 
     def get_operation(self, request: Message) -> Message:
-        """GetOperation, of the last ones."""
+        """GetOperation, among the last."""
         with self._lock:
             found = self._operations.get(request.name)
         if found is None:
@@ -79,8 +80,9 @@ class TaskCalls:
         return found
 
     def _create(self, parent: str, requests: Sequence[Message]) -> list[Message | ApiError]:
-        """The answers by index, in the words of a single CreateTask. Raises ApiError where there is no such queue."""
-        existing(self.file.connection(), parent)
+        """Create tasks; return the answers of CreateTask by index. Raises ApiError if there is no such queue."""
+        with self.file.reading() as connection:
+            existing(connection, parent)
         now = clock.now()
         answers: list[Message | ApiError] = []
         taken: dict[int, QueuedTask] = {}
@@ -99,15 +101,17 @@ class TaskCalls:
     def get_task(self, request: Message) -> Message:
         """GetTask."""
         queue, name = split_task(request.name)
-        task = find_task(self.file.connection(), queue, name)
+        with self.file.reading() as connection:
+            task = find_task(connection, queue, name)
         if task is None:
             raise task_is_over() if self.queue.was_there(queue, name) else not_found()
         return shown(task, request.response_view)
 
     def list_tasks(self, request: Message) -> Message:
-        """ListTasks, in the order in which they were created."""
+        """ListTasks, in the order of their creation."""
         parent, page = check_queue(request.parent), page_of(request, 1000)
-        existing(self.file.connection(), parent)
+        with self.file.reading() as connection:
+            existing(connection, parent)
         tasks, token = page.cut(self.queue.numbered(parent, after=page.after, limit=page.size + 1))
         return ListTasksResponse(tasks=[shown(task, request.response_view) for _, task in tasks], next_page_token=token)
 
@@ -120,7 +124,7 @@ class TaskCalls:
         return empty_pb2.Empty()
 
     def run_task(self, request: Message) -> Message:
-        """RunTask: now, though it be scheduled for later or its queue be paused."""
+        """RunTask: run it now, even before its time or in a paused queue."""
         queue, name = split_task(request.name)
         with self.file.writing() as connection:
             task = find_task(connection, queue, name)

@@ -1,7 +1,7 @@
-"""`djangae.test` is `defer_djangae.test_cases`, under its other name."""
+"""`djangae.test` is `defer_djangae.testing`, under its other name."""
 
 import sys
 
-from defer_djangae import test_cases
+from defer_djangae import testing
 
-sys.modules[__name__] = test_cases
+sys.modules[__name__] = testing

@@ -7,9 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from defer_core.__main__ import add_dead_arguments, run_dead
-from defer_core.config import current
 from defer_core.errors import DeferError
+from defer_core.spi import add_dead_arguments, run_dead
 
 
 class Command(BaseCommand):
@@ -22,6 +21,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            run_dead(Namespace(**options), current().every_store(), self.stdout.write)
+            run_dead(Namespace(**options), self.stdout.write)
         except (DeferError, KeyError) as error:
             raise CommandError(error.args[0]) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from defer_core.errors import DeferError
-from defer_core.queues import add_queue_arguments, run_queues
+from defer_core.spi import add_queue_arguments, run_queues
 
 
 class Command(BaseCommand):
@@ -21,6 +21,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            run_queues(options["action"], options["names"], self.stdout.write)
+            run_queues(Namespace(**options), self.stdout.write)
         except DeferError as error:
             raise CommandError(str(error)) from error

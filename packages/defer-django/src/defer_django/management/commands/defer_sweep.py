@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from defer_core.__main__ import run_sweep
+from defer_core.spi import add_sweep_arguments, run_sweep
 
 
 class Command(BaseCommand):
@@ -17,8 +17,8 @@ class Command(BaseCommand):
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--budget", type=float, help="seconds after which to stop")
+        add_sweep_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if status := run_sweep(options["budget"], self.stdout.write):
+        if status := run_sweep(Namespace(**options), self.stdout.write):
             sys.exit(status)

@@ -1,4 +1,4 @@
-"""`manage.py defer_iterations`: lists iterations, watches their progress, and pauses, resumes or cancels one."""
+"""`manage.py defer_iterations`: list iterations, watch their progress, and pause, resume, cancel or forget one."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from defer_core import clock
+from defer_core.spi import clock, one_line, printable
 
-from ...base import IterationStore
 from ...errors import UnknownIterationError
 from ...handle import IterationHandle, Progress
-from ...iteration import Iteration
-from ...stores import all_stores
+from ...model.counters import Collected
+from ...model.iteration import Iteration, IterationState
+from ...model.shard import Shard
+from ...stores.base import IterationStore
+from ...stores.routing import all_stores
 
-ACTIONS = ("pause", "resume", "cancel", "retry-quarantined", "show")
+ACTIONS = ("pause", "resume", "cancel", "retry-quarantined", "show", "forget")
 WIDTH = 24
-"""Characters of a bar."""
+"""How many characters a bar has."""
+LONGEST_SET = 2_000
+"""How many characters of the values that were collected are shown."""
 
 
 class Command(BaseCommand):
-    """Lists iterations; with an action and an id (or its beginning), acts on one."""
+    """List iterations; with an action and a name or an id (or its beginning), act on one."""
 
-    help = "List iterations with their progress; watch, pause, resume or cancel them."
+    help = "List iterations with their progress; watch, pause, resume, cancel or forget them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("action", nargs="?", choices=ACTIONS, help="what to do with one iteration")
-        parser.add_argument("id", nargs="?", help="its id, or the beginning of it")
+        parser.add_argument("id", nargs="?", help="its name, or its id or the beginning of that")
         parser.add_argument("--watch", action="store_true", help="go on showing progress until nothing is under way")
         parser.add_argument("--interval", type=float, default=1.0, help="seconds between two looks (default 1)")
 
@@ -41,6 +45,9 @@ class Command(BaseCommand):
         else:
             self._list({})
 
+    def _say(self, text: str) -> None:
+        self.stdout.write(printable(text))
+
     def _act(self, action: str, handle: IterationHandle) -> None:
         if action == "show":
             self._show(handle)
@@ -48,21 +55,25 @@ class Command(BaseCommand):
         done = getattr(handle, action.replace("-", "_"))()
         if not done:
             raise CommandError(f"Iteration {handle.id} is {handle.progress().state}: there is nothing to {action}.")
-        self.stdout.write(f"{handle.id}: {action}")
+        self._say(f"{handle.id}: {action}")
 
     def _show(self, handle: IterationHandle) -> None:
-        """One iteration, with its shards and the rows that were set aside."""
+        """Print one iteration, with its shards and quarantined rows."""
         progress = handle.progress()
-        self.stdout.write(f"{handle.id}  {progress.state}  {progress.reason}".rstrip())
+        self._say("  ".join(filter(None, (handle.id, progress.name, progress.state, progress.reason))))
+        if progress.error:
+            self._say(f"  {_failed(progress)}")
         for shard in progress.shards:
             state = "done" if shard.done else f"at {shard.position!r}, generation {shard.generation}"
-            failing = f", {shard.failing!r} has raised {shard.attempts} times" if shard.failing else ""
-            self.stdout.write(f"  shard {shard.index:>4}  {shard.rows:>10,} rows  {state}{failing}")
-        for name, number in sorted(progress.counters.items()):
-            self.stdout.write(f"  {name}: {number:,}")
+            failing = f", {shard.failing!r} has raised {shard.attempts} times" if shard.attempts else ""
+            self._say(f"  shard {shard.index:>4}  {shard.rows:>10,} rows  {state}{failing}")
+            if shard.error:
+                self._say(f"    {_failed(shard)}")
+        for name, value in sorted(progress.counters.items()):
+            said = one_line(value, LONGEST_SET) if isinstance(value, Collected) else f"{value:,}"
+            self._say(f"  {one_line(name)}: {said}")
         for row in progress.quarantined:
-            last = row.error.strip().rpartition("\n")[2]
-            self.stdout.write(f"  quarantined {row.key!r} after {row.attempts} calls: {last}")
+            self._say(f"  quarantined {row.key!r} after {row.attempts} calls: {_last_line(row.error)}")
 
     def _watch(self, interval: float) -> None:
         before: dict[str, tuple[float, int]] = {}
@@ -75,27 +86,30 @@ class Command(BaseCommand):
             return
 
     def _list(self, before: dict[str, tuple[float, int]]) -> int:
-        """One line an iteration; returns how many are under way. `before` has when each was first seen, and how far."""
+        """Print a line for each iteration, and return how many are under way. `before` has when each was first seen,
+        and its rows then."""
         under_way = 0
         for store, iteration in _all():
             try:
                 progress = IterationHandle(id=iteration.id, alias=store.alias).progress()
-            except UnknownIterationError:  # over since
+            except UnknownIterationError:  # it has ended meanwhile
                 continue
             first = before.setdefault(iteration.id, (clock.now(), progress.rows))
-            self.stdout.write(line(iteration, progress, first))
-            under_way += not progress.state.is_over
+            self._say(line(iteration, progress, first))
+            under_way += not (progress.state.is_over or progress.state is IterationState.FAILED)
         if not before:
-            self.stdout.write("There are no iterations.")
+            self._say("There are no iterations.")
         return under_way
 
 
 def line(iteration: Iteration, progress: Progress, first: tuple[float, int]) -> str:
-    """Id, label, state, bar, rows, rate and time left of one iteration, and its reason."""
+    """Return the line of an iteration: id, name, label, state, bar, rows, shards, rate, time left, reason or error."""
     rows, total = progress.rows, progress.total
-    parts = [iteration.id[:8], f"{iteration.label:30}", f"{progress.state:10}", bar(rows, total)]
+    title = f"{iteration.name} ({iteration.label})" if iteration.name else iteration.label
+    parts = [iteration.id[:8], f"{title:30}", f"{progress.state:10}", bar(rows, total)]
     parts.append(f"{rows:,} of {total:,}" if total is not None else f"{rows:,}")
-    parts.append(f"{sum(shard.done for shard in progress.shards)}/{len(progress.shards)} shards")
+    if progress.shards or not iteration.state.is_over:
+        parts.append(f"{sum(shard.done for shard in progress.shards)}/{len(progress.shards)} shards")
     seconds = clock.now() - first[0]
     rate = (rows - first[1]) / seconds if seconds > 0 else 0.0
     if rate > 0:
@@ -105,14 +119,29 @@ def line(iteration: Iteration, progress: Progress, first: tuple[float, int]) -> 
     if progress.quarantined:
         parts.append(f"{len(progress.quarantined)} quarantined")
     if iteration.finished:
-        parts.append(f"{datetime.fromtimestamp(iteration.finished, timezone.utc):%Y-%m-%d %H:%M:%S} UTC")
-    if progress.reason:
-        parts.append(progress.reason.strip().rpartition("\n")[2][:100])
+        parts.append(_time(iteration.finished))
+    errors = [progress.reason, progress.error, *(each.error for each in progress.shards)]
+    if said := next(filter(None, errors), ""):
+        parts.append(_last_line(said)[:100])
     return "  ".join(parts)
 
 
+def _failed(noun: Progress | Shard) -> str:
+    """Return what was raised last, when, and how many attempts have failed."""
+    attempts = f" ({noun.errors} attempts have failed)" if noun.errors else ""
+    return f"{_time(noun.failed_at)}  {_last_line(noun.error)}{attempts}"
+
+
+def _last_line(text: str) -> str:
+    return one_line(text.strip().rpartition("\n")[2])
+
+
+def _time(at: float | None) -> str:
+    return f"{datetime.fromtimestamp(at or 0.0, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def bar(rows: int, total: int | None) -> str:
-    """How much is done, as a bar; dots where nobody knows."""
+    """Return how much is done as a bar; dots if the total is unknown."""
     if total is None:
         return "[" + "." * WIDTH + "]"
     full = WIDTH if not total else min(WIDTH * rows // total, WIDTH)
@@ -120,7 +149,7 @@ def bar(rows: int, total: int | None) -> str:
 
 
 def _all() -> list[tuple[IterationStore, Iteration]]:
-    """Every iteration there is, oldest first."""
+    """Return all iterations, oldest first."""
     found: list[tuple[IterationStore, Iteration]] = []
     for store in all_stores():
         after = ""
@@ -130,11 +159,14 @@ def _all() -> list[tuple[IterationStore, Iteration]]:
     return sorted(found, key=lambda each: each[1].created)
 
 
-def _found(beginning: str | None) -> IterationHandle:
-    if not beginning:
-        raise CommandError("Say which iteration: its id, or the beginning of it.")
-    found = [(store, each) for store, each in _all() if each.id.startswith(beginning)]
+def _found(given: str | None) -> IterationHandle:
+    if not given:
+        raise CommandError("Say which iteration: its name, or its id or the beginning of that.")
+    known = _all()
+    found = [each for each in known if each[1].name == given] or [
+        each for each in known if each[1].id.startswith(given)
+    ]
     if len(found) != 1:
-        raise CommandError(f"{len(found) or 'No'} iterations have an id that begins with {beginning!r}.")
+        raise CommandError(f"{len(found) or 'No'} iterations have that name, or an id that begins with it: {given!r}.")
     ((store, iteration),) = found
     return IterationHandle(id=iteration.id, alias=store.alias)

@@ -1,0 +1,256 @@
+"""The run path: a body is unframed, verified, decoded and called; the outcome says what to answer the queue."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from enum import StrEnum
+from typing import Any
+
+from .. import clock
+from ..config import Config, current
+from ..delivery import Delivery, running
+from ..errors import (
+    DecodeError,
+    ExpiredError,
+    NotYetReadableError,
+    PermanentTaskFailure,
+    SignatureError,
+    SingularTaskFailure,
+    StoreNotConfiguredError,
+    UnknownKeyError,
+    UnknownVersionError,
+)
+from ..logs import logger
+from ..record import TaskRecord
+from ..stores.base import TaskStore
+from ..text import one_line
+from ..upkeep import dead_letters, failing, sweep  # fmt: skip
+from ..wire import binding, decoder, envelope, frame, legacy, tracing
+from ..wire.decoded import DecodedTask
+from . import awaiting, stopping
+
+log = logger("defer")
+
+CLOCK_SKEW = 300.0
+"""Seconds that the clocks of two machines may differ by."""
+
+
+class Outcome(StrEnum):
+    """The outcome of a delivery."""
+
+    DONE = "done"
+    """It ran, or there was nothing to do."""
+    RETRY = "retry"
+    """The queue should deliver it again, without an error being logged."""
+    PERMANENT = "permanent"
+    """It will never run; what can be kept of it is a dead letter."""
+
+
+def execute(body: bytes, delivery: Delivery, returned: list[Any] | None = None, *, shown: bool = False) -> Outcome:
+    """Run one body. Exceptions of the task propagate, except the two failures, and the queue should retry. Each failure
+    is logged, the first and the last with their tracebacks, unless the caller logs those (`shown`). What the callable
+    returned is appended to `returned`."""
+    config = current()
+    try:
+        task = decode_body(body, delivery, config)
+    except NotYetReadableError as error:
+        return _wait(body, delivery, error, config)
+    except DecodeError as error:
+        name, queue = one_line(delivery.task_name), one_line(delivery.queue)
+        attempt = dead_letters.attempt_of(delivery)
+        log.error("Task %s in %s cannot be read (attempt %d): %s", name, queue, attempt, one_line(error))
+        verified = _verifies(body, delivery, config)
+        _keep_unread(body, delivery, error, config, reason=error.reason, verified=verified)
+        return Outcome.PERMANENT
+    if task is None:
+        return Outcome.DONE
+    outcome = _run(task, body, delivery, config, returned, shown=shown)
+    sweep.after_task(config)
+    return outcome
+
+
+def _verifies(body: bytes, delivery: Delivery, config: Config) -> bool:
+    """Return True if an unreadable body can be trusted: by its envelope, or (another library's) by the
+    authenticator."""
+    if not frame.is_framed(body):
+        return not delivery.require_signature and (config.signer is None or config.accept_legacy_pickles)
+    try:
+        envelope.decode(frame.unwrap(body), config.signer, require_signature=delivery.require_signature)
+    except (DecodeError, NotYetReadableError):
+        return False
+    return True
+
+
+def _run(
+    task: DecodedTask, body: bytes, delivery: Delivery, config: Config, returned: list[Any] | None, *, shown: bool
+) -> Outcome:
+    token = running.set(delivery.with_deadline(task.sealed.deadline))
+    failing.begin(task, body, delivery, config)
+    try:
+        result = _call(task)
+    except Exception as error:
+        if _is_failure(error, PermanentTaskFailure):
+            _fail_for_good(task, body, delivery, error, config)
+            return Outcome.PERMANENT
+        asked = _is_failure(error, SingularTaskFailure)
+        failing.note(task, body, delivery, error, config, quiet=asked, shown=shown and not asked)
+        if asked:
+            return Outcome.RETRY
+        raise
+    except BaseException as error:
+        if not stopping.asked:  # else the exception may be the process ending
+            failing.note(task, body, delivery, error, config, quiet=False, shown=shown)
+        raise
+    finally:
+        running.reset(token)
+    if returned is not None:
+        returned.append(result)
+    if task.record is not None and task.store is not None:
+        task.store.delete([task.record.id])
+    else:
+        failing.forget(body, delivery, config)
+    return Outcome.DONE
+
+
+def _call(task: DecodedTask) -> Any:
+    """Return the result of the call. An exit in it ends only the attempt, unless the process was asked to end."""
+    try:
+        return _call_in_trace(task)
+    except SystemExit as error:
+        raise stopping.failure_of(error)
+
+
+def _call_in_trace(task: DecodedTask) -> Any:
+    if task.sealed.trace and tracing.is_loaded():
+        with tracing.span(task.sealed.trace, task.label):
+            return awaiting.finished(task.func(*task.args, **task.kwargs))
+    return awaiting.finished(task.func(*task.args, **task.kwargs))
+
+
+def _fail_for_good(task: DecodedTask, body: bytes, delivery: Delivery, error: Exception, config: Config) -> None:
+    failing.log_attempt(task, delivery, "failed for good", error, level=logging.ERROR, exc_info=True)
+    if task.record is not None and task.store is not None:
+        dead_letters.make_dead(task.record, task.store, delivery, error)
+    else:
+        dead_letters.keep_body(body, delivery, error, config, reason="permanent", label=task.label)
+
+
+def _is_failure(error: Exception, ours: type[Exception]) -> bool:
+    """Return True for our failure, or for the SDK's of the same name, if the SDK is loaded."""
+    sdk = sys.modules.get("google.appengine.ext.deferred.deferred")
+    theirs = getattr(sdk, ours.__name__, None)
+    return isinstance(error, ours) or (theirs is not None and isinstance(error, theirs))
+
+
+def decode_body(body: bytes, delivery: Delivery, config: Config) -> DecodedTask | None:
+    """Decode a body; return None if its stored payload is gone because the task was done. Raises DecodeError or
+    NotYetReadableError."""
+    if not frame.is_framed(body):
+        return _decode_legacy(body, delivery, config)
+    sealed = envelope.decode(frame.unwrap(body), config.signer, require_signature=delivery.require_signature)
+    if sealed.expires is not None and clock.now() > sealed.expires:
+        raise ExpiredError
+    binding.check(sealed, delivery, config)
+    if sealed.claim_check is not None:
+        return _decode_stored(sealed.claim_check, sealed, body, delivery, config)
+    return _decode(sealed.payload or b"", sealed, config)
+
+
+def _decode_stored(
+    check: envelope.ClaimCheck, sealed: envelope.Envelope, body: bytes, delivery: Delivery, config: Config
+) -> DecodedTask | None:
+    store = config.store_named(check.store, check.alias)
+    if store is None:
+        where = f"{check.store!r} {check.alias!r}".replace(" ''", "")
+        raise StoreNotConfiguredError(f"The task's payload is in the store {where}, which is not configured here.")
+    record = store.get(check.key)
+    if record is None or record.payload is None:
+        _missing(check, sealed, body, store, delivery, config)
+        return None
+    try:
+        check.check(record.payload)
+        return _decode(record.payload, sealed, config, record, store)
+    except (DecodeError, NotYetReadableError) as error:
+        if record.envelope == dead_letters.bare(body):  # else another task has made a claim check of its own
+            error.kept = record, store
+        raise
+
+
+def _missing(
+    check: envelope.ClaimCheck,
+    sealed: envelope.Envelope,
+    body: bytes,
+    store: TaskStore,
+    delivery: Delivery,
+    config: Config,
+) -> None:
+    """Handle a claim check without a record. One that may not be there yet raises NotYetReadableError, to be retried
+    for the grace; a lost one becomes a dead letter; otherwise the task was done before."""
+    if _within_grace(sealed.created, delivery, config) and not failing.is_last_of(sealed, delivery, config):
+        raise NotYetReadableError(f"The payload {check.key} is not in the {store.name} store.")
+    if delivery.retry_count == 0:
+        name, queue = one_line(delivery.task_name), one_line(delivery.queue)
+        missing = one_line(check.key), store.name
+        log.error("Task %s in %s is lost: its payload %s is not in the %s store.", name, queue, *missing)
+        dead_letters.keep_body(body, delivery, None, config, reason="missing payload", store=store)
+
+
+def _decode(
+    payload: bytes,
+    sealed: envelope.Envelope,
+    config: Config,
+    record: TaskRecord | None = None,
+    store: TaskStore | None = None,
+) -> DecodedTask:
+    func, args, kwargs = decoder.unpack_call(payload, config)
+    return DecodedTask(func=func, args=args, kwargs=kwargs, sealed=sealed, record=record, store=store)
+
+
+def _decode_legacy(body: bytes, delivery: Delivery, config: Config) -> DecodedTask:
+    """Decode a pickled triple of Google's deferred or of Djangae."""
+    if not config.accept_legacy_pickles or not body:
+        raise DecodeError("The body is not a task of defer. (Pickles of older libraries need `accept_legacy_pickles`.)")
+    if delivery.require_signature:
+        raise SignatureError("This authenticator needs a signed task, and pickles of older libraries are not.")
+    func, args, kwargs = legacy.load(body, config.policy)
+    return DecodedTask(func=func, args=args, kwargs=kwargs, sealed=envelope.Envelope())
+
+
+def _wait(body: bytes, delivery: Delivery, error: NotYetReadableError, config: Config) -> Outcome:
+    """Retry an unreadable task for the grace, as long as its queue does; then make it a dead letter."""
+    created = envelope.created_at(frame.unwrap(body)) if frame.is_framed(body) else None
+    names = one_line(delivery.task_name), one_line(delivery.queue), dead_letters.attempt_of(delivery)
+    last = failing.is_last_of(dead_letters.sealed_of(body, config), delivery, config)
+    if _within_grace(created, delivery, config) and not last:
+        log.warning("Task %s in %s cannot be read yet (attempt %d): %s", *names, one_line(error))
+        return Outcome.RETRY
+    until = "this was its last attempt" if last else "its grace is over"
+    log.error("Task %s in %s cannot be read (attempt %d), and %s: %s", *names, until, one_line(error))
+    verified = not isinstance(error, UnknownKeyError | UnknownVersionError)
+    _keep_unread(body, delivery, error, config, reason="unreadable", verified=verified)
+    return Outcome.PERMANENT
+
+
+def _keep_unread(
+    body: bytes,
+    delivery: Delivery,
+    error: DecodeError | NotYetReadableError,
+    config: Config,
+    *,
+    reason: str,
+    verified: bool,
+) -> None:
+    if error.kept is not None:
+        record, store = error.kept
+        dead_letters.make_dead(record, store, delivery, error, reason=reason)
+    else:
+        dead_letters.keep_body(body, delivery, error, config, reason=reason, verified=verified)
+
+
+def _within_grace(created: float | None, delivery: Delivery, config: Config) -> bool:
+    """Return True within the grace, counted from the later of creation and ETA. A time in the future is not believed,
+    and a body without any time has no grace."""
+    now = clock.now()
+    since = max((each for each in (created, delivery.eta) if each and each <= now + CLOCK_SKEW), default=0.0)
+    return now - since <= config.grace

@@ -1,0 +1,193 @@
+"""What an adapter may import of the core: a store, a transport, a handler or the integration of a framework.
+
+These names are stable within a major version, as are those of `defer_core`, `defer_core.errors` and
+`defer_core.testing`: none is removed or changed in a way that breaks its users. All else in `defer_core` is private,
+whatever its name. docs/adapters.md has a store and a transport in full.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import clock
+from .config import Config, add_layer, as_configured, current, from_environment, nearest, set_source
+from .config import located as locate_file
+from .config.model import build as build_adapter
+from .config.queues import declared as declared_queues
+from .config.queues import parse as parse_queue
+from .delivery import DEFAULT_DEADLINE, Delivery
+from .extras import require_named as require_extras
+from .http_syntax import BODY_TYPE, LOCAL_SECRET, is_absolute, is_header, is_path
+from .http_syntax import encoded as percent_encoded
+from .logs import logger
+from .nouns import fast_init
+from .platform import (
+    app_engine_environment,
+    on_app_engine,
+    on_development_server,
+    on_google_cloud,
+    project_of_environment,
+    refuse_on_google_cloud,
+)
+from .record import State, TaskRecord, new_id
+from .run.awaiting import await_by, finished
+from .run.google import run_body, sdk_failure
+from .run.stopping import failure_of
+from .send.arguments import check as check_arguments
+from .send.bulk import enqueue_many
+from .send.options import MAX_ETA
+from .send.options import parse as parse_options
+from .send.outbox import serialize
+from .send.placement import check_placement
+from .stores.base import ForgetList, TaskStore
+from .stores.base import readable as read_records
+from .task import RetryOptions, Routing, Task, TaskOptions
+from .text import one_line, printable, storable, traceback_of
+from .transports.base import Message, Transport
+from .upkeep.dead_letters import rerun
+from .upkeep.failing import is_logged
+from .upkeep.sweep import register_sweeper, sweep
+from .wire.callables import label, resolve, to_ref, to_runnable_ref
+from .wire.decoder import unpack as decode
+from .wire.describe import callable_in, describe, register_describer
+from .wire.encoder import pack as encode
+from .wire.encoder import wiping
+from .wire.frame import is_cut_off, is_framed
+from .wire.legacy import load as load_legacy
+from .wire.registry import register_type
+
+if TYPE_CHECKING:
+    from .commands import (
+        add_dead_arguments,
+        add_queue_arguments,
+        add_sweep_arguments,
+        run_dead,
+        run_queues,
+        run_sweep,
+    )
+    from .stores.sqlite_file import SQLiteFile
+    from .transports.cloud.queues import QueueAdmin
+    from .transports.cloud.transport import CloudTasksTransport
+
+# All adapters
+__all__ = [
+    "Config",
+    "Delivery",
+    "RetryOptions",
+    "Routing",
+    "Task",
+    "TaskOptions",
+    "clock",
+    "current",
+    "fast_init",
+    "logger",
+    "new_id",
+    "one_line",
+    "printable",
+]
+
+# Stores
+__all__ += [
+    "ForgetList",
+    "State",
+    "TaskRecord",
+    "TaskStore",
+    "read_records",
+    "storable",
+]
+
+# Transports, and the queues behind them
+__all__ += [
+    "BODY_TYPE",
+    "DEFAULT_DEADLINE",
+    "LOCAL_SECRET",
+    "MAX_ETA",
+    "CloudTasksTransport",
+    "Message",
+    "QueueAdmin",
+    "SQLiteFile",
+    "Transport",
+    "callable_in",
+    "declared_queues",
+    "is_absolute",
+    "is_header",
+    "is_path",
+    "locate_file",
+    "parse_queue",
+    "percent_encoded",
+]
+
+# Handlers
+__all__ += [
+    "await_by",
+    "is_cut_off",
+    "is_framed",
+    "is_logged",
+    "load_legacy",
+    "run_body",
+    "sdk_failure",
+    "serialize",
+    "sweep",
+]
+
+# Frameworks: their settings, values, commands and pages
+__all__ += [
+    "add_dead_arguments",
+    "add_layer",
+    "add_queue_arguments",
+    "add_sweep_arguments",
+    "app_engine_environment",
+    "as_configured",
+    "build_adapter",
+    "describe",
+    "from_environment",
+    "nearest",
+    "on_app_engine",
+    "on_development_server",
+    "on_google_cloud",
+    "project_of_environment",
+    "refuse_on_google_cloud",
+    "register_describer",
+    "register_type",
+    "require_extras",
+    "rerun",
+    "run_dead",
+    "run_queues",
+    "run_sweep",
+    "set_source",
+    "wiping",
+]
+
+# Packages that defer tasks of their own, and call what their users give them
+__all__ += [
+    "check_arguments",
+    "check_placement",
+    "decode",
+    "encode",
+    "enqueue_many",
+    "failure_of",
+    "finished",
+    "label",
+    "parse_options",
+    "register_sweeper",
+    "resolve",
+    "to_ref",
+    "to_runnable_ref",
+    "traceback_of",
+]
+
+_COMMANDS = ("add_dead_arguments", "add_queue_arguments", "add_sweep_arguments", "run_dead", "run_queues", "run_sweep")
+_LATER = {
+    **dict.fromkeys(_COMMANDS, "commands"),
+    "CloudTasksTransport": "transports.cloud.transport",
+    "QueueAdmin": "transports.cloud.queues",
+    "SQLiteFile": "stores.sqlite_file",
+}
+"""Modules that are imported when one of their names is: a handler must start without `argparse` and `sqlite3`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __package__), name)

@@ -1,0 +1,1 @@
+"""Records on App Engine's own Datastore, by the bundled services."""

@@ -1,0 +1,1 @@
+"""Records on Cloud Datastore and Firestore, by google-cloud-ndb."""

@@ -1,0 +1,36 @@
+"""Text of others (exceptions, names in a body, headers), made fit to be stored or logged."""
+
+from __future__ import annotations
+
+import traceback
+
+LONGEST = 20_000
+"""Characters of a traceback that are kept: the last ones, which say what was raised."""
+LONGEST_IN_A_LOG = 200
+"""Characters of a name or a message that one line of a log takes."""
+
+
+def storable(text: str) -> str:
+    """Return text that every database takes and every terminal prints: a NUL and lone surrogates are escaped."""
+    return text.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the last `LONGEST` characters of an error's traceback, fit to be stored."""
+    return storable("".join(traceback.format_exception(error)))[-LONGEST:]
+
+
+def printable(text: str) -> str:
+    """Return text of several lines, fit for a terminal: in each line, what is not printable is escaped."""
+    return "\n".join(one_line(line, LONGEST) for line in text.split("\n"))
+
+
+def one_line(value: object, longest: int = LONGEST_IN_A_LOG) -> str:
+    """Return a value as text for one line of a log: what is not printable is escaped, what is too long is cut."""
+    text = str(value)
+    shown = "".join(_shown(each) for each in text[:longest])
+    return shown if len(text) <= longest and len(shown) <= longest else f"{shown[:longest]}…"
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()

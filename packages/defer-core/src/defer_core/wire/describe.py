@@ -1,0 +1,238 @@
+"""A packed call in words, for people. Nothing in it is revived, imported, unpickled or looked up.
+
+So it works for classes that are gone, and for bodies that are not trusted. Values whose names suggest a secret are
+hidden.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from types import FunctionType
+from typing import Any
+
+import msgpack
+
+from ..config import Config
+from ..errors import DeferError
+from ..record import TaskRecord
+from . import envelope, frame
+from . import types as ext
+from .decoder import MAX_LEVELS
+
+SECRETS = Config.secrets
+HIDDEN = "••••••"
+LONG, MANY, DEEP, WHOLE = 200, 10, 8, 2000
+"""Characters of a text, members of a collection, levels of them, and characters of a call, that are shown."""
+_BRACKETS = {ext.TUPLE: "()", ext.SET: "{}", ext.FROZENSET: "{}"}
+_describers: dict[str, Callable[[Any], str]] = {}
+
+
+def register_describer(name: str, describe: Callable[[Any], str]) -> None:
+    """Say how a value of the type registered as `name` is shown, given what its `encode` returned. Mappings in it are
+    `Pairs`."""
+    _describers[name] = describe
+
+
+class Pairs(list[tuple[Any, Any]]):
+    """A mapping as a list of pairs: its keys may be unhashable, or chosen to collide."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key."""
+        return next((value for each, value in self if each == key), default)
+
+
+class _Words(str):
+    """Text that is shown as it stands."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class _Members:
+    brackets: str
+    values: list[Any]
+
+
+def describe(record: TaskRecord, secrets: str = SECRETS) -> str:
+    """Return the call of a record in words, as `shop.tasks.ship(order=<shop.Order 17>, fast=True)`, or why there is
+    none."""
+    if not envelope.is_envelope(record.envelope):
+        return f"<a pickle of another library, {len(record.envelope)} bytes>"
+    try:
+        payload = record.payload or envelope.decode(record.envelope).payload
+        return "<its payload is not here>" if payload is None else describe_call(payload, secrets)
+    except (DeferError, ValueError) as error:
+        return f"<cannot be read: {type(error).__name__}>"
+
+
+def describe_call(payload: bytes, secrets: str = SECRETS) -> str:
+    """Return the call of a payload in words. Raises ValueError for a payload that is not a call."""
+    hides = _pattern(secrets)
+    try:
+        ref, args, kwargs = _read(payload, 0)
+        if getattr(_function(ref), "calls_its_first", False):  # a Django task's result, backend, queue and time follow
+            ref, args, kwargs = str(args[0]), args[-2], args[-1]
+        named = [*_positional(ref, args), *kwargs]
+        shown = [value if name is None else f"{_name(name)}={value}" for name, value in _hidden(named, hides, 0)]
+        text = f"{_ref(ref, hides)}({', '.join(shown)})"
+    except Exception as error:  # the bytes may be from anyone
+        raise ValueError(f"It cannot be read: {type(error).__name__}") from error
+    return text if len(text) <= WHOLE else f"{text[:WHOLE]}…"
+
+
+@lru_cache(maxsize=8)
+def _pattern(secrets: str) -> re.Pattern[str]:
+    return re.compile(secrets, re.IGNORECASE)
+
+
+def _read(data: bytes, depth: int) -> Any:
+    if depth > MAX_LEVELS:
+        return _Words("…")
+
+    def extended(code: int, inner: bytes) -> Any:
+        return _of_ext(code, inner, depth)
+
+    return msgpack.unpackb(
+        data, ext_hook=extended, object_pairs_hook=Pairs, strict_map_key=False, unicode_errors="backslashreplace"
+    )
+
+
+def _of_ext(code: int, data: bytes, depth: int) -> Any:
+    how = ext.READERS.get(code)
+    if code == ext.INT and len(data) > 100:
+        return _Words(f"<an integer of {len(data)} bytes>")
+    if how is not None:
+        from_bytes, size = how
+        return from_bytes(data[:size] if size else data)
+    if code == ext.PICKLE:
+        return _Words(f"<pickled: {_class_in(data)}{len(data)} bytes>")
+    inner = _read(data, depth + 1)
+    if code in _BRACKETS:
+        return _Members(_BRACKETS[code], inner)
+    if code == ext.NAMED:
+        return _Words(_described(*inner))
+    if code == ext.ENUM:
+        ref, name, *value = inner
+        return _Words(f"{ref.rpartition(':')[2]}.{name or value[0]}")
+    if code == ext.CALLABLE:
+        return _Words(_ref(inner, _pattern(SECRETS)))
+    return _Words(f"<{inner!r}>"[:LONG])
+
+
+def _described(name: str, plain: Any) -> str:
+    try:
+        return _describers[name](plain)
+    except Exception:  # unknown, or of another release
+        return f"<{name}>"
+
+
+def _class_in(data: bytes) -> str:
+    """Return the class that a pickle begins with, from its text alone."""
+    found = re.search(rb"\x8c.([\w.]+)\x94\x8c.([\w.]+)\x94\x93", data[:300])
+    return f"{found[1].decode()}.{found[2].decode()}, " if found else ""
+
+
+def _ref(ref: Any, hides: re.Pattern[str]) -> str:
+    match ref:
+        case str():
+            return ref.replace(":", ".")
+        case ["method", owner, str() as name]:
+            return f"{_text(owner, hides, 0)}.{name}"
+        case ["partial", inner, list() as args, list() as kwargs]:
+            given = [value if name is None else f"{_name(name)}={value}" for name, value in
+                     _hidden([*_positional(inner, args), *kwargs], hides, 0)]  # fmt: skip
+            return f"partial({', '.join([_ref(inner, hides), *given])})"
+        case ["instance", owner]:
+            return _text(owner, hides, 0)
+    raise ValueError("It does not say what to call.")
+
+
+def _positional(ref: Any, args: Iterable[Any]) -> list[tuple[str | None, Any]]:
+    """Return positional arguments, each with the name of the parameter that takes it, if that is known."""
+    args, function = list(args), _function(ref)
+    names: list[str | None] = []
+    if function is not None:
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+        names = [each.name for each in parameters if each.kind <= each.POSITIONAL_OR_KEYWORD]
+    return list(zip([*names, *[None] * len(args)], args, strict=False))
+
+
+def _function(ref: Any) -> FunctionType | None:
+    """Return the plain function that a name leads to, if its module is loaded; nothing is called to find it."""
+    if not isinstance(ref, str):
+        return None
+    module, _, qualname = ref.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return found if type(found) is FunctionType else None
+
+
+def _hidden(pairs: Iterable[tuple[Any, Any]], hides: re.Pattern[str], depth: int) -> list[tuple[Any, str]]:
+    return [(name, HIDDEN if _is_secret(name, value, hides) else _text(value, hides, depth)) for name, value in pairs]
+
+
+def _is_secret(name: Any, value: Any, hides: re.Pattern[str]) -> bool:
+    return isinstance(name, str) and value not in (None, "") and hides.search(name) is not None
+
+
+def _name(name: Any) -> str:
+    return repr(name)[1:-1] if isinstance(name, str) else repr(name)
+
+
+def _text(value: Any, hides: re.Pattern[str], depth: int) -> str:
+    if depth > DEEP:
+        return "…"
+    match value:
+        case _Words():
+            return str(value)
+        case Pairs():
+            shown = [f"{_text(key, hides, depth + 1)}: {text}" for key, text in _hidden(value[:MANY], hides, depth + 1)]
+            return _within("{}", shown, len(value))
+        case list():
+            return _within("[]", [_text(each, hides, depth + 1) for each in value[:MANY]], len(value))
+        case _Members(brackets, values):
+            return _within(brackets, [_text(each, hides, depth + 1) for each in values[:MANY]], len(values))
+        case bytes() if len(value) > 40:
+            return f"<{len(value):,} bytes>"
+    text = repr(value[: LONG + 1] if isinstance(value, str) else value)
+    return text if len(text) <= LONG else f"{text[:LONG]}…"
+
+
+def _within(brackets: str, shown: list[str], count: int) -> str:
+    more = ["…"] if count > len(shown) else []
+    comma = "," if brackets == "()" and count == 1 else ""
+    return f"{brackets[0]}{', '.join([*shown, *more])}{comma}{brackets[1]}"
+
+
+def callable_in(body: bytes) -> str:
+    """Return the `module:qualname` that a task's body calls, or the name of a method; nothing of it is verified.
+
+    Empty if the body does not have it: its call is kept in a store, or it is no task of defer.
+    """
+    try:
+        payload = envelope.decode(frame.unwrap(body)).payload if frame.is_framed(body) else None
+        if payload is None:
+            return ""
+        unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass")
+        unpacker.feed(payload)
+        unpacker.read_array_header()
+        return _name_of(unpacker.unpack())
+    except Exception:  # anyone may have sent these bytes
+        return ""
+
+
+def _name_of(ref: Any) -> str:
+    match ref:
+        case str():
+            return ref
+        case ["partial", inner, *_]:
+            return _name_of(inner)
+        case ["method", _, str(name)]:
+            return name
+    return ""

@@ -1,0 +1,1 @@
+"""The nouns of an iteration, and how they change."""

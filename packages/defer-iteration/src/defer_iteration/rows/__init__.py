@@ -1,0 +1,1 @@
+"""The rows of iterations: how they are ordered, divided and read in pages."""

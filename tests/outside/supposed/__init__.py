@@ -1,0 +1,1 @@
+"""What the documents suppose: a shop, whose names their code uses."""

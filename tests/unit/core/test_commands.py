@@ -1,0 +1,110 @@
+"""The commands: they list, show, re-run and drop dead letters, and sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from defer_core import Delivery, Outcome, PermanentTaskFailure, config, defer, execute
+from defer_core.__main__ import main
+from defer_core.config import active
+from defer_core.record import State
+from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
+from defer_core.upkeep import dead_letters
+
+fails = True
+calls: list[Any] = []
+
+
+def flaky(*args: Any) -> None:
+    calls.append(args)
+    if fails:
+        raise PermanentTaskFailure("not yet")
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    global fails
+    fails = True
+    calls.clear()
+    return MemoryStore()
+
+
+@pytest.fixture
+def queue(store: MemoryStore) -> Iterator[MemoryTransport]:
+    with in_memory(store=store) as transport:
+        yield transport
+
+
+def a_dead_letter(store: MemoryStore, *args: Any) -> str:
+    defer(flaky, *args, _queue="mail")
+    drain()
+    return store.list(State.DEAD)[-1].id
+
+
+def mend() -> None:
+    global fails
+    fails = False
+
+
+def test_one_letter_that_does_not_verify_does_not_hold_up_the_others(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with in_memory(store=store, keys=["key"]) as queue:
+        for number in range(6):
+            a_dead_letter(store, number)
+        letter_ids = {letter.id for letter in store.list(State.DEAD)}
+        assert execute(b"no task", Delivery(retry_count=0, started=0)) is Outcome.PERMANENT
+        assert main(["dead", "rerun", "all"]) == 1
+        told = capsys.readouterr()
+        assert {line.partition(":")[0] for line in told.out.splitlines()} == letter_ids and len(queue.queued()) == 6
+        assert store.list(State.DEAD)[0].id in told.err and "not an envelope" in told.err
+
+
+def test_the_list_is_read_by_the_page_and_one_letter_alone(
+    queue: MemoryTransport, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter_id, reads = a_dead_letter(store), []
+    monkeypatch.setattr(store, "get", lambda *args: reads.append("get"))
+    assert main(["dead", "list"]) == 0 and reads == []
+    monkeypatch.undo()
+    monkeypatch.setattr(store, "list", lambda *args, **kwargs: reads.append("list"))
+    assert main(["dead", "show", letter_id]) == 0 and reads == []
+
+
+def test_the_commands(queue: MemoryTransport, store: MemoryStore, capsys: pytest.CaptureFixture[str]) -> None:
+    letter_id = a_dead_letter(store)
+    assert main(["dead", "list"]) == 0
+    line = capsys.readouterr().out
+    assert main(["dead"]) == 0
+    assert capsys.readouterr().out == line
+    assert letter_id in line and "permanent" in line and "mail" in line and "PermanentTaskFailure: not yet" in line
+    assert main(["dead", "show", letter_id]) == 0
+    assert "Traceback" in capsys.readouterr().out
+    assert main(["sweep"]) == 0
+    assert "dead 1" in capsys.readouterr().out
+    mend()
+    assert main(["dead", "rerun", "all"]) == 0
+    drain()
+    assert calls == [(), ()]
+    assert main(["dead", "drop", letter_id]) == 1
+    assert letter_id in capsys.readouterr().err
+    assert main(["dead", "drop"]) == 1
+
+
+def test_a_letter_without_a_call_is_listed_by_its_task(
+    queue: MemoryTransport, store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery = Delivery(task_name="the-task", queue="mail")
+    dead_letters.keep_body(b"", delivery, None, config.current(), reason="missing payload", store=store)
+    assert main(["dead", "list"]) == 0
+    assert "missing payload  mail  the-task" in capsys.readouterr().out
+
+
+@pytest.mark.defer_real
+def test_the_commands_need_a_store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(active, "_explicit", config.Config())
+    assert main(["sweep"]) == 1
+    assert "DEFER_STORE" in capsys.readouterr().err
