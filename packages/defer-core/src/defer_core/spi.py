@@ -31,6 +31,7 @@ from .platform import (
     refuse_on_google_cloud,
 )
 from .record import State, TaskRecord, new_id
+from .run.attempts import Attempt, Ending, register_observer
 from .run.awaiting import await_by, finished
 from .run.google import run_body, sdk_failure
 from .run.stopping import failure_of
@@ -133,6 +134,8 @@ __all__ += [
 
 # Frameworks: their settings, values, commands and pages
 __all__ += [
+    "Attempt",
+    "Ending",
     "add_dead_arguments",
     "add_layer",
     "add_queue_arguments",
@@ -149,6 +152,7 @@ __all__ += [
     "project_of_environment",
     "refuse_on_google_cloud",
     "register_describer",
+    "register_observer",
     "register_type",
     "require_extras",
     "rerun",

@@ -28,7 +28,8 @@ from ..text import one_line
 from ..upkeep import dead_letters, failing, sweep  # fmt: skip
 from ..wire import binding, decoder, envelope, frame, legacy, tracing
 from ..wire.decoded import DecodedTask
-from . import awaiting, stopping
+from . import attempts, awaiting, stopping
+from .attempts import Ending
 
 log = logger("defer")
 
@@ -55,15 +56,19 @@ def execute(body: bytes, delivery: Delivery, returned: list[Any] | None = None, 
     try:
         task = decode_body(body, delivery, config)
     except NotYetReadableError as error:
-        return _wait(body, delivery, error, config)
+        outcome = _wait(body, delivery, error, config)
+        attempts.ended(delivery, Ending.RETRY if outcome is Outcome.RETRY else Ending.DEAD, error=error)
+        return outcome
     except DecodeError as error:
         name, queue = one_line(delivery.task_name), one_line(delivery.queue)
         attempt = dead_letters.attempt_of(delivery)
         log.error("Task %s in %s cannot be read (attempt %d): %s", name, queue, attempt, one_line(error))
         verified = _verifies(body, delivery, config)
         _keep_unread(body, delivery, error, config, reason=error.reason, verified=verified)
+        attempts.ended(delivery, Ending.DEAD, error=error)
         return Outcome.PERMANENT
     if task is None:
+        attempts.ended(delivery, Ending.DONE)
         return Outcome.DONE
     outcome = _run(task, body, delivery, config, returned, shown=shown)
     sweep.after_task(config)
@@ -87,21 +92,18 @@ def _run(
 ) -> Outcome:
     token = running.set(delivery.with_deadline(task.sealed.deadline))
     failing.begin(task, body, delivery, config)
+    began = clock.now()
     try:
         result = _call(task)
-    except Exception as error:
-        if _is_failure(error, PermanentTaskFailure):
-            _fail_for_good(task, body, delivery, error, config)
-            return Outcome.PERMANENT
-        asked = _is_failure(error, SingularTaskFailure)
-        failing.note(task, body, delivery, error, config, quiet=asked, shown=shown and not asked)
-        if asked:
-            return Outcome.RETRY
-        raise
     except BaseException as error:
-        if not stopping.asked:  # else the exception may be the process ending
-            failing.note(task, body, delivery, error, config, quiet=False, shown=shown)
-        raise
+        took = attempts.since(began)
+        outcome, ending = _raised(task, body, delivery, error, config, shown=shown)
+        attempts.ended(delivery, ending, task=task, duration=took, error=error)
+        if outcome is None:
+            raise
+        return outcome
+    else:
+        attempts.ended(delivery, Ending.DONE, task=task, duration=attempts.since(began))
     finally:
         running.reset(token)
     if returned is not None:
@@ -111,6 +113,23 @@ def _run(
     else:
         failing.forget(body, delivery, config)
     return Outcome.DONE
+
+
+def _raised(
+    task: DecodedTask, body: bytes, delivery: Delivery, error: BaseException, config: Config, *, shown: bool
+) -> tuple[Outcome | None, Ending]:
+    """Keep and log what a task has raised. Return the outcome, None for an exception that is to propagate; and how the
+    attempt has ended."""
+    if _is_failure(error, PermanentTaskFailure):
+        _fail_for_good(task, body, delivery, error, config)
+        return Outcome.PERMANENT, Ending.DEAD
+    if stopping.asked and not isinstance(error, Exception):  # it may be the process ending
+        return None, Ending.RETRY
+    asked = _is_failure(error, SingularTaskFailure)
+    over = failing.note(task, body, delivery, error, config, quiet=asked, shown=shown and not asked)
+    if asked:
+        return Outcome.RETRY, Ending.DEAD if over else Ending.RETRY
+    return None, Ending.DEAD if over else Ending.FAILED
 
 
 def _call(task: DecodedTask) -> Any:
@@ -128,7 +147,7 @@ def _call_in_trace(task: DecodedTask) -> Any:
     return awaiting.finished(task.func(*task.args, **task.kwargs))
 
 
-def _fail_for_good(task: DecodedTask, body: bytes, delivery: Delivery, error: Exception, config: Config) -> None:
+def _fail_for_good(task: DecodedTask, body: bytes, delivery: Delivery, error: BaseException, config: Config) -> None:
     failing.log_attempt(task, delivery, "failed for good", error, level=logging.ERROR, exc_info=True)
     if task.record is not None and task.store is not None:
         dead_letters.make_dead(task.record, task.store, delivery, error)
@@ -136,7 +155,7 @@ def _fail_for_good(task: DecodedTask, body: bytes, delivery: Delivery, error: Ex
         dead_letters.keep_body(body, delivery, error, config, reason="permanent", label=task.label)
 
 
-def _is_failure(error: Exception, ours: type[Exception]) -> bool:
+def _is_failure(error: BaseException, ours: type[Exception]) -> bool:
     """Return True for our failure, or for the SDK's of the same name, if the SDK is loaded."""
     sdk = sys.modules.get("google.appengine.ext.deferred.deferred")
     theirs = getattr(sdk, ours.__name__, None)

@@ -48,7 +48,7 @@ UNHEARD = "Nothing is known of the attempt before: its process ended, or its con
 def begin(task: DecodedTask, body: bytes, delivery: Delivery, config: Config) -> None:
     """Record a task as failing before its last attempt, if nothing is known of the earlier ones: this one may end its
     process as they did. Never raises."""
-    if not delivery.retry_count or delivery.target in UNSEEN or getattr(task.func, "sees_to_itself", False):
+    if not delivery.retry_count or delivery.target in UNSEEN or _sees_to_itself(task):
         return
     try:
         store, retry = task.store or config.the_store, retrying.retry_of(task.sealed, delivery.queue, config)
@@ -76,8 +76,9 @@ def note(
     *,
     quiet: bool,
     shown: bool,
-) -> None:
-    """Log a failed attempt, and keep what it has shown. Never raises: the queue must get its answer in any case.
+) -> bool:
+    """Log a failed attempt, and keep what it has shown. Return True if the task will not run again by itself. Never
+    raises: the queue must get its answer in any case.
 
     `quiet`: the task asked to be retried; `shown`: the caller logs the traceback.
     """
@@ -95,6 +96,7 @@ def note(
     traceback = not shown and (last or (not delivery.retry_count and not quiet))
     level = logging.ERROR if last else logging.WARNING
     log_attempt(task, delivery, "failed", error, level=level, of=retrying.limit(retry), exc_info=traceback)
+    return last and not _sees_to_itself(task)
 
 
 def log_attempt(
@@ -131,6 +133,11 @@ def _in_a_line(error: BaseException) -> str:
         return type(error).__name__
 
 
+def _sees_to_itself(task: DecodedTask) -> bool:
+    """Return True for a task of an iteration, which the sweep requeues once its queue has dropped it."""
+    return getattr(task.func, "sees_to_itself", False)
+
+
 def _is_last(task: DecodedTask, body: bytes, delivery: Delivery, retry: RetryOptions, config: Config) -> bool:
     if delivery.retry_count is None:
         return False
@@ -164,7 +171,7 @@ def _keep(
 ) -> None:
     store, now = task.store or config.the_store, clock.now()
     unseen = delivery.target in UNSEEN and not last
-    if store is None or delivery.retry_count is None or unseen or getattr(task.func, "sees_to_itself", False):
+    if store is None or delivery.retry_count is None or unseen or _sees_to_itself(task):
         return
     said: dict[str, Any] = {
         **(dead("gave up") if last else {"state": State.FAILING, "reason": ""}),
