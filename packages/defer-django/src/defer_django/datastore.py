@@ -34,7 +34,7 @@ MAX_ERROR = 20_000
 """Characters of the last error that are kept."""
 BATCH, BATCH_BYTES = 400, 3_500_000
 """Rows, and bytes of them, that one transaction of several records writes: the Datastore takes 500 and 10 MiB."""
-TRIES = 6
+TRIES = 8
 """How often a transaction is tried."""
 MAX_PAUSE = 3.0
 """Seconds between two tries, at most."""
@@ -118,12 +118,32 @@ class DatastoreTaskStore(DjangoTaskStore):
 
     def lease_due(self, *, now: float, limit: int, seconds: float, state: State = State.PENDING) -> Records:
         due = self._rows.filter(state=str(state), due__lte=now).order_by("due", "pk")
-        while ids := [pk for pk, _ in due.values_list("pk", "due")[:limit]]:  # a query of the index alone
-            taken = [self._repeat(partial(self._lease_one, each, now, seconds, state)) for each in ids]
-            if records := read_records([row for row in taken if row is not None], DeferredTask.to_record):
-                return records
-            # other processes took them all, and they are no longer due: choose again
-        return []
+
+        def lease_some() -> Records:
+            while ids := [pk for pk, _ in due.values_list("pk", "due")[:limit]]:  # a query of the index alone
+                if records := self._lease(ids, now, seconds, state):
+                    return records
+                # other processes took them all, and they are no longer due: choose again
+            return []
+
+        return self._repeat(lease_some, alone=True)
+
+    def _lease(self, ids: Sequence[str], now: float, seconds: float, state: State) -> Records:
+        """Lease the records that nobody else holds, in a random order, or callers would wait for each other at each.
+        Raises OperationalError if others held them all: they may yet fail to lease them."""
+        taken: dict[str, DeferredTask | None] = {}
+        conflict: OperationalError | None = None
+        for each in random.sample(ids, len(ids)):
+            try:
+                with self._atomic():
+                    row = self._lease_one(each, now, seconds, state)
+                taken[each] = row  # once that is committed
+            except OperationalError as error:
+                conflict = error
+        records = read_records([row for each in ids if (row := taken.get(each))], DeferredTask.to_record)
+        if conflict is not None and not records:
+            raise conflict
+        return records
 
     def _lease_one(self, record_id: str, now: float, seconds: float, state: State) -> DeferredTask | None:
         row = self._row(record_id)
@@ -181,8 +201,8 @@ class DatastoreTaskStore(DjangoTaskStore):
         return self._rows.filter(pk=record_id).first()
 
     def _repeat(self, work: Callable[[], Result], *, alone: bool = False) -> Result:
-        """Do `work` in a transaction: the caller's, or one that is retried after a conflict. A single call (`alone`)
-        needs none."""
+        """Do `work` in a transaction: the caller's, or one that is retried after a conflict. What is a single call, or
+        begins its own (`alone`), needs none."""
         if connections[self.alias].in_atomic_block:
             return work()
 
