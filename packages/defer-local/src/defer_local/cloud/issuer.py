@@ -43,7 +43,9 @@ class Issuer:
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread = threading.Thread(target=self._server.serve_forever, name="defer-local-issuer", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="defer-local-issuer", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
