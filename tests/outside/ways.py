@@ -47,6 +47,15 @@ PYTHON: dict[str, tuple[str, str]] = {
         "assert current().the_transport.target.parent.startswith('projects/shop/')",
     ),
     "docs/keys.md: configure(": ("from defer_core import configure", ""),
+    "docs/operations.md: LOGGING = ": (
+        f"{MEMORY.format('')}import contextlib, io, json, logging.config\nfrom defer_core.testing import drain\n"
+        "def ship(): logging.getLogger('shop').info('packed', extra={'boxes': {1, 2}})\n",
+        "with contextlib.redirect_stderr(io.StringIO()) as said:\n"
+        "    logging.config.dictConfig(LOGGING)\n    defer(ship)\n    assert drain().done == 1\n"
+        "found = [json.loads(line) for line in said.getvalue().splitlines()]\n"
+        "own, attempt = (each for each in found if 'task' in each)\n"
+        "assert own['boxes'] == [1, 2] and own['task'] == attempt['task'] and attempt['outcome'] == 'done', found",
+    ),
     "docs/sources.md: from defer_iteration import defer_iteration_with_finalize": (
         f"{SHOP}from outside.supposed.models import Customer\nimport csv\nfrom pathlib import Path\n"
         "def finish(): pass\n"

@@ -15,16 +15,16 @@ from defer_core.errors import CallableForbiddenError
 from defer_core.wire.callables import from_ref
 
 NAMES = """
-BulkSendError Call CallableError CallableForbiddenError Config ConfigError DeferError Delivery NotInTransactionError
-OptionError Outcome PayloadTooLargeError PermanentTaskFailure RetryOptions Routing SingularTaskFailure Status Task
-TaskAlreadyExistsError TaskHandle TaskOptions TaskTooLargeError TransportError UnserializableError
-__version__ adefer configure current_delivery defer defer_many enqueue execute
+BulkSendError Call CallableError CallableForbiddenError CloudLoggingFormatter Config ConfigError DeferError Delivery
+NotInTransactionError OptionError Outcome PayloadTooLargeError PermanentTaskFailure RetryOptions Routing
+SingularTaskFailure Status Task TaskAlreadyExistsError TaskHandle TaskOptions TaskTooLargeError TransportError
+UnserializableError __version__ adefer configure current_delivery defer defer_many enqueue execute
 install_signal_handlers is_stopping register_type run_envelope with_signal_handlers
 """.split()
 SPI = """
 Attempt BODY_TYPE CloudTasksTransport Config DEFAULT_DEADLINE Delivery Ending ForgetList LOCAL_SECRET MAX_ETA Message
-QueueAdmin RetryOptions Routing SQLiteFile State Task TaskOptions TaskRecord TaskStore Transport
-add_dead_arguments add_layer add_queue_arguments add_sweep_arguments app_engine_environment as_configured await_by
+QueueAdmin RetryOptions Routing SQLiteFile State Task TaskOptions TaskRecord TaskStore Transport add_dead_arguments
+add_layer add_queue_arguments add_sweep_arguments app_engine_environment as_configured attempt_fields await_by
 build_adapter callable_in check_arguments check_placement clock current declared_queues decode describe encode
 enqueue_many failure_of fast_init finished from_environment is_absolute is_cut_off is_framed is_header is_logged is_path
 label load_legacy locate_file logger nearest new_id on_app_engine on_development_server on_google_cloud one_line

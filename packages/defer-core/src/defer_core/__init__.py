@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .__about__ import __version__
+from .cloud_logging import CloudLoggingFormatter
 from .config import Config, configure
 from .delivery import Delivery, current_delivery
 from .errors import (
@@ -35,6 +36,7 @@ __all__ = [
     "Call",
     "CallableError",
     "CallableForbiddenError",
+    "CloudLoggingFormatter",
     "Config",
     "ConfigError",
     "DeferError",

@@ -1,9 +1,10 @@
-"""What one attempt at a task knows of itself."""
+"""What one attempt at a task knows of itself, and how it can end."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from . import clock
 from .nouns import changed, fast_init
@@ -39,6 +40,13 @@ class Delivery:
     """When this attempt will be cut off, in seconds since the epoch; None until the envelope has been read."""
     require_signature: bool = False
     """True if the authenticator proves too little, so that only a signed envelope may run."""
+    trace: str = ""
+    """The trace of its request, as the header `traceparent` or `X-Cloud-Trace-Context` has it."""
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt; 1 if its queue does not say."""
+        return (self.retry_count or 0) + 1
 
     def with_deadline(self, seconds: float | None) -> Delivery:
         """Return this attempt with its deadline: what its queue has said, else so many seconds after it began (what its
@@ -49,6 +57,19 @@ class Delivery:
         """Return the seconds until the deadline (until the default one, if none is known); negative once it is past."""
         deadline = self.started + DEFAULT_DEADLINE if self.deadline is None else self.deadline
         return deadline - (clock.now() if now is None else now)
+
+
+class Ending(StrEnum):
+    """How an attempt has ended."""
+
+    DONE = "done"
+    """It ran, or there was nothing to do."""
+    RETRY = "retry"
+    """It is to be run again, and that is no failure: it asked for that, cannot be read yet, or its process ends."""
+    FAILED = "failed"
+    """It raised, and its queue (of a task of an iteration, the sweep) will have it run again."""
+    DEAD = "dead"
+    """It will not be run again by itself."""
 
 
 running: ContextVar[Delivery | None] = ContextVar("defer_delivery", default=None)

@@ -16,10 +16,11 @@ from .config import located as locate_file
 from .config.model import build as build_adapter
 from .config.queues import declared as declared_queues
 from .config.queues import parse as parse_queue
-from .delivery import DEFAULT_DEADLINE, Delivery
+from .delivery import DEFAULT_DEADLINE, Delivery, Ending
 from .extras import require_named as require_extras
 from .http_syntax import BODY_TYPE, LOCAL_SECRET, is_absolute, is_header, is_path
 from .http_syntax import encoded as percent_encoded
+from .log_fields import of_attempt as attempt_fields
 from .logs import logger
 from .nouns import fast_init
 from .platform import (
@@ -31,7 +32,7 @@ from .platform import (
     refuse_on_google_cloud,
 )
 from .record import State, TaskRecord, new_id
-from .run.attempts import Attempt, Ending, register_observer
+from .run.attempts import Attempt, register_observer
 from .run.awaiting import await_by, finished
 from .run.google import run_body, sdk_failure
 from .run.stopping import failure_of
@@ -121,6 +122,7 @@ __all__ += [
 
 # Handlers
 __all__ += [
+    "attempt_fields",
     "await_by",
     "is_cut_off",
     "is_framed",

@@ -12,14 +12,18 @@ from .authenticators import Authenticator
 from .request import values
 
 _NAMES = "QueueName TaskName TaskRetryCount TaskExecutionCount TaskETA TaskPreviousResponse TaskRetryReason".split()
-_APP_ENGINE = tuple(f"X-AppEngine-{name}" for name in _NAMES)
-_CLOUD_TASKS = tuple(f"X-CloudTasks-{name}" for name in _NAMES)
+_TRACE = ("traceparent", "X-Cloud-Trace-Context")
+_APP_ENGINE = (*(f"X-AppEngine-{name}" for name in _NAMES), *_TRACE)
+_CLOUD_TASKS = (*(f"X-CloudTasks-{name}" for name in _NAMES), *_TRACE)
 
 
-def delivery_of(headers: Mapping[str, str], authenticator: Authenticator) -> Delivery:
-    """Return the Delivery of a request that `authenticator` accepted; None for what is missing or no number."""
-    http = authenticator.target != "appengine" and headers.get("X-CloudTasks-TaskName") is not None
-    queue, task, retries, executions, eta, response, reason = values(headers, _CLOUD_TASKS if http else _APP_ENGINE)
+def delivery_of(headers: Mapping[str, str], authenticator: Authenticator | None) -> Delivery:
+    """Return the Delivery of a request that `authenticator` accepted (None: what it claims, of one that none did); None
+    for what is missing or no number."""
+    target = "" if authenticator is None else authenticator.target
+    http = target != "appengine" and headers.get("X-CloudTasks-TaskName") is not None
+    known = values(headers, _CLOUD_TASKS if http else _APP_ENGINE)
+    queue, task, retries, executions, eta, response, reason, trace, trace_of_google = known
     return Delivery(
         task_name=_short(task),
         queue=_short(queue),
@@ -28,9 +32,10 @@ def delivery_of(headers: Mapping[str, str], authenticator: Authenticator) -> Del
         eta=_seconds(eta),
         previous_response=_count(response),
         retry_reason=reason or "",
-        target=authenticator.target or ("http" if http else "appengine"),
-        require_signature=authenticator.require_signature,
+        target=target or ("http" if http else "appengine"),
+        require_signature=authenticator is not None and authenticator.require_signature,
         started=clock.now(),
+        trace=trace or trace_of_google or "",
     )
 
 

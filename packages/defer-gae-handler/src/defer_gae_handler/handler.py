@@ -6,7 +6,7 @@ import inspect
 import logging
 
 from defer_core import Outcome, execute
-from defer_core.spi import Config, current, is_cut_off, logger, one_line, sweep
+from defer_core.spi import Config, attempt_fields, current, is_cut_off, logger, one_line, sweep
 
 from .attempt import delivery_of
 from .authenticators import Authenticator, AuthenticatorUnavailableError, configured_authenticators
@@ -73,16 +73,13 @@ def _authenticated(request: Request, config: Config) -> Authenticator | Response
             return authenticator
         refusals.append((authenticator.name, refusal))
     if unavailable is not None:
-        log.error("A task request to %s from %s cannot be authenticated now: %s", *_origin(request), unavailable)
+        _say(logging.ERROR, request, "unavailable", "cannot be authenticated now: %s", str(unavailable))
         return _UNAVAILABLE
     if not refusals:
-        log.warning("A task request to %s from %s was refused: %s", *_origin(request), _NO_AUTHENTICATOR)
+        _say(logging.WARNING, request, "forbidden", "was refused: %s", _NO_AUTHENTICATOR)
         return _forbidden("no authenticator is configured")
-    log.warning(
-        "A task request to %s from %s was refused: no authenticator accepted it (%s)",
-        *_origin(request),
-        "; ".join(f"{name}: {refusal}" for name, refusal in refusals),
-    )
+    why = "; ".join(f"{name}: {refusal}" for name, refusal in refusals)
+    _say(logging.WARNING, request, "forbidden", "was refused: no authenticator accepted it (%s)", why)
     told = "; ".join(f"{name}: {_public(refusal)}" for name, refusal in refusals)
     return _forbidden(f"no authenticator accepted the request ({told})")
 
@@ -99,6 +96,12 @@ def _forbidden(why: str) -> Response:
 def _origin(request: Request) -> tuple[str, str]:
     """Return path and address, for the log."""
     return request.path, request.remote_addr or "nowhere"
+
+
+def _say(level: int, request: Request, outcome: str, text: str, error: str) -> None:
+    """Log one line for a request that runs no task. Which attempt it is nothing has proved."""
+    extra = attempt_fields(delivery_of(request.headers, None), outcome, error=error)
+    log.log(level, f"A task request to %s from %s {text}", *_origin(request), error, extra=extra)
 
 
 def _body(request: Request, limit: int) -> bytes | Response:
@@ -125,7 +128,7 @@ def _body(request: Request, limit: int) -> bytes | Response:
 
 def _refused(request: Request, why: str, answer: Response) -> Response:
     level = logging.ERROR if answer is _TOO_LARGE else logging.WARNING  # a retry does not help
-    log.log(level, "A task request to %s from %s %s.", *_origin(request), why)
+    _say(level, request, "refused", "%s.", why)
     return answer
 
 

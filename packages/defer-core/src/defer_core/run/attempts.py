@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from .. import clock
-from ..delivery import Delivery
+from ..delivery import Delivery, Ending
 from ..logs import logger
 from ..nouns import fast_init
 from ..wire.decoded import DecodedTask
 
 log = logger("defer")
-
-
-class Ending(StrEnum):
-    """How an attempt has ended."""
-
-    DONE = "done"
-    """It ran, or there was nothing to do."""
-    RETRY = "retry"
-    """It is to be run again, and that is no failure: it asked for that, cannot be read yet, or its process ends."""
-    FAILED = "failed"
-    """It raised, and its queue (of a task of an iteration, the sweep) will have it run again."""
-    DEAD = "dead"
-    """It will not be run again by itself."""
 
 
 @fast_init

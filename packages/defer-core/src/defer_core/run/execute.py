@@ -7,9 +7,9 @@ import sys
 from enum import StrEnum
 from typing import Any
 
-from .. import clock
+from .. import clock, log_fields
 from ..config import Config, current
-from ..delivery import Delivery, running
+from ..delivery import Delivery, Ending, running
 from ..errors import (
     DecodeError,
     ExpiredError,
@@ -29,7 +29,6 @@ from ..upkeep import dead_letters, failing, sweep  # fmt: skip
 from ..wire import binding, decoder, envelope, frame, legacy, tracing
 from ..wire.decoded import DecodedTask
 from . import attempts, awaiting, stopping
-from .attempts import Ending
 
 log = logger("defer")
 
@@ -60,9 +59,8 @@ def execute(body: bytes, delivery: Delivery, returned: list[Any] | None = None, 
         attempts.ended(delivery, Ending.RETRY if outcome is Outcome.RETRY else Ending.DEAD, error=error)
         return outcome
     except DecodeError as error:
-        name, queue = one_line(delivery.task_name), one_line(delivery.queue)
-        attempt = dead_letters.attempt_of(delivery)
-        log.error("Task %s in %s cannot be read (attempt %d): %s", name, queue, attempt, one_line(error))
+        extra = log_fields.of_attempt(delivery, Ending.DEAD, reason=error.reason, error=str(error))
+        log.error("Task %s in %s cannot be read (attempt %d): %s", *_names(delivery), one_line(error), extra=extra)
         verified = _verifies(body, delivery, config)
         _keep_unread(body, delivery, error, config, reason=error.reason, verified=verified)
         attempts.ended(delivery, Ending.DEAD, error=error)
@@ -73,6 +71,11 @@ def execute(body: bytes, delivery: Delivery, returned: list[Any] | None = None, 
     outcome = _run(task, body, delivery, config, returned, shown=shown)
     sweep.after_task(config)
     return outcome
+
+
+def _names(delivery: Delivery) -> tuple[str, str, int]:
+    """Return the task, the queue and the number of an attempt, for a line of the log."""
+    return one_line(delivery.task_name), one_line(delivery.queue), delivery.attempt
 
 
 def _verifies(body: bytes, delivery: Delivery, config: Config) -> bool:
@@ -112,6 +115,7 @@ def _run(
         task.store.delete([task.record.id])
     else:
         failing.forget(body, delivery, config)
+    failing.log_success(task, delivery)
     return Outcome.DONE
 
 
@@ -148,7 +152,8 @@ def _call_in_trace(task: DecodedTask) -> Any:
 
 
 def _fail_for_good(task: DecodedTask, body: bytes, delivery: Delivery, error: BaseException, config: Config) -> None:
-    failing.log_attempt(task, delivery, "failed for good", error, level=logging.ERROR, exc_info=True)
+    said: dict[str, Any] = {"level": logging.ERROR, "ending": Ending.DEAD, "reason": "permanent"}
+    failing.log_attempt(task, delivery, "failed for good", error, exc_info=True, **said)
     if task.record is not None and task.store is not None:
         dead_letters.make_dead(task.record, task.store, delivery, error)
     else:
@@ -209,10 +214,13 @@ def _missing(
     if _within_grace(sealed.created, delivery, config) and not failing.is_last_of(sealed, delivery, config):
         raise NotYetReadableError(f"The payload {check.key} is not in the {store.name} store.")
     if delivery.retry_count == 0:
-        name, queue = one_line(delivery.task_name), one_line(delivery.queue)
-        missing = one_line(check.key), store.name
-        log.error("Task %s in %s is lost: its payload %s is not in the %s store.", name, queue, *missing)
+        error = f"Its payload {one_line(check.key)} is not in the {store.name} store."
+        extra = log_fields.of_attempt(delivery, Ending.DEAD, reason="missing payload", error=error)
+        log.error("Task %s in %s is lost (attempt %d): %s", *_names(delivery), error, extra=extra)
         dead_letters.keep_body(body, delivery, None, config, reason="missing payload", store=store)
+        return
+    extra = log_fields.of_attempt(delivery, Ending.DONE)
+    log.info("Task %s in %s was done before (attempt %d): there is nothing to do.", *_names(delivery), extra=extra)
 
 
 def _decode(
@@ -239,13 +247,17 @@ def _decode_legacy(body: bytes, delivery: Delivery, config: Config) -> DecodedTa
 def _wait(body: bytes, delivery: Delivery, error: NotYetReadableError, config: Config) -> Outcome:
     """Retry an unreadable task for the grace, as long as its queue does; then make it a dead letter."""
     created = envelope.created_at(frame.unwrap(body)) if frame.is_framed(body) else None
-    names = one_line(delivery.task_name), one_line(delivery.queue), dead_letters.attempt_of(delivery)
     last = failing.is_last_of(dead_letters.sealed_of(body, config), delivery, config)
     if _within_grace(created, delivery, config) and not last:
-        log.warning("Task %s in %s cannot be read yet (attempt %d): %s", *names, one_line(error))
+        extra = log_fields.of_attempt(delivery, Ending.RETRY, error=str(error))
+        log.warning(
+            "Task %s in %s cannot be read yet (attempt %d): %s", *_names(delivery), one_line(error), extra=extra
+        )
         return Outcome.RETRY
     until = "this was its last attempt" if last else "its grace is over"
-    log.error("Task %s in %s cannot be read (attempt %d), and %s: %s", *names, until, one_line(error))
+    extra = log_fields.of_attempt(delivery, Ending.DEAD, reason="unreadable", error=str(error))
+    said = *_names(delivery), until, one_line(error)
+    log.error("Task %s in %s cannot be read (attempt %d), and %s: %s", *said, extra=extra)
     verified = not isinstance(error, UnknownKeyError | UnknownVersionError)
     _keep_unread(body, delivery, error, config, reason="unreadable", verified=verified)
     return Outcome.PERMANENT

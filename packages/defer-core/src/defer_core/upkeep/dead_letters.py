@@ -50,7 +50,7 @@ def keep_body(
     """
     store, now = store or config.the_store, clock.now()
     if store is None or (not verified and _is_full(store, config)):
-        names = one_line(delivery.task_name), one_line(label or "?"), attempt_of(delivery)
+        names = one_line(delivery.task_name), one_line(label or "?"), delivery.attempt
         why = "no store is configured" if store is None else f"{config.max_unverified} unverified bodies are kept"
         log.error("Task %s (%s) is not kept after attempt %d (%s): %s.", *names, reason, why)
         return
@@ -62,7 +62,7 @@ def keep_body(
         envelope=bare(body),
         routing=Routing(queue=delivery.queue or "default", name=delivery.task_name or None, retry=own),
         **dead(reason),
-        attempts=attempt_of(delivery),
+        attempts=delivery.attempt,
         verified=verified,
         created=now,
         due=now,
@@ -85,16 +85,11 @@ def make_dead(
         record,
         store,
         **dead(reason),
-        attempts=attempt_of(delivery),
+        attempts=delivery.attempt,
         last_error=traceback_of(error),
         first_attempt=first_attempt(record, delivery),
         last_attempt=clock.now(),
     )
-
-
-def attempt_of(delivery: Delivery) -> int:
-    """Return the number of an attempt; 1 if its queue does not say."""
-    return (delivery.retry_count or 0) + 1
 
 
 def first_attempt(record: TaskRecord, delivery: Delivery) -> float:

@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .. import clock
+from .. import clock, log_fields
 from ..config import Config
-from ..delivery import Delivery
+from ..delivery import Delivery, Ending
 from ..record import State, TaskRecord, dead
 from ..send import retrying
 from ..stores.base import TaskStore
@@ -57,7 +57,7 @@ def begin(task: DecodedTask, body: bytes, delivery: Delivery, config: Config) ->
             before = replace(delivery, retry_count=delivery.retry_count - 1)
             _keep(task, body, before, UNHEARD, config, retry, last=False)
     except Exception:
-        names = one_line(delivery.task_name), one_line(task.label), dead_letters.attempt_of(delivery)
+        names = one_line(delivery.task_name), one_line(task.label), delivery.attempt
         log.exception("Task %s (%s) could not be recorded before its last attempt (%d).", *names)
 
 
@@ -88,15 +88,25 @@ def note(
         last = _is_last(task, body, delivery, retry, config)
         _keep(task, body, delivery, traceback_of(error), config, retry, last=last)
     except Exception:
-        names = one_line(delivery.task_name), one_line(task.label), dead_letters.attempt_of(delivery)
+        names = one_line(delivery.task_name), one_line(task.label), delivery.attempt
         log.exception("Task %s (%s) failed at attempt %d, and that could not be recorded.", *names)
     with suppress(AttributeError):  # an exception with slots is logged twice
         error._defer_is_logged = True  # type: ignore[attr-defined]
     # at the attempts between the first and the last a traceback would say the same
     traceback = not shown and (last or (not delivery.retry_count and not quiet))
-    level = logging.ERROR if last else logging.WARNING
-    log_attempt(task, delivery, "failed", error, level=level, of=retrying.limit(retry), exc_info=traceback)
-    return last and not _sees_to_itself(task)
+    level, over = logging.ERROR if last else logging.WARNING, last and not _sees_to_itself(task)
+    ending = Ending.DEAD if over else Ending.RETRY if quiet else Ending.FAILED
+    said: dict[str, Any] = {"level": level, "reason": "gave up" if over else "", "of": retrying.limit(retry)}
+    log_attempt(task, delivery, "failed", error, ending=ending, exc_info=traceback, **said)
+    return over
+
+
+def log_success(task: DecodedTask, delivery: Delivery) -> None:
+    """Log one line for an attempt that succeeded, as information."""
+    if log.isEnabledFor(logging.INFO):
+        extra = log_fields.of_attempt(delivery, Ending.DONE, function=task.label)
+        said = one_line(delivery.task_name), one_line(task.label), delivery.attempt, extra["duration"]
+        log.info("Task %s (%s) succeeded at attempt %d in %.3f s", *said, extra=extra)
 
 
 def log_attempt(
@@ -105,17 +115,22 @@ def log_attempt(
     what: str,
     error: BaseException,
     *,
+    ending: Ending,
     level: int,
+    reason: str = "",
     of: int | None = None,
     exc_info: bool,
 ) -> None:
-    """Log one line for an attempt, with or without the traceback; the line is bounded, and fit for every stream."""
+    """Log one line for an attempt that failed, with or without the traceback; `reason` is why the task is dead. The
+    line is bounded, and fit for every stream."""
     if not log.isEnabledFor(level):
         return
-    attempt = f"{dead_letters.attempt_of(delivery)} of {of}" if of else dead_letters.attempt_of(delivery)
-    said = one_line(delivery.task_name), one_line(task.label), what, attempt, _in_a_line(error)
+    attempt, told = f"{delivery.attempt} of {of}" if of else delivery.attempt, _in_a_line(error)
+    said = one_line(delivery.task_name), one_line(task.label), what, attempt, told
+    extra = log_fields.of_attempt(delivery, ending, function=task.label, reason=reason, error=told)
     exc = (type(error), error, error.__traceback__) if exc_info else None
-    record = log.makeRecord(log.name, level, __file__, 0, "Task %s (%s) %s at attempt %s: %s", said, exc)
+    text = "Task %s (%s) %s at attempt %s: %s"
+    record = log.makeRecord(log.name, level, __file__, 0, text, said, exc, extra=extra)
     if exc_info:
         record.exc_text = traceback_of(error).rstrip()
     log.handle(record)
@@ -175,7 +190,7 @@ def _keep(
         return
     said: dict[str, Any] = {
         **(dead("gave up") if last else {"state": State.FAILING, "reason": ""}),
-        "attempts": dead_letters.attempt_of(delivery),
+        "attempts": delivery.attempt,
         "last_error": error,
         "last_attempt": now,
         "due": now + retrying.longest_wait(retry) + SILENCE,
@@ -220,7 +235,7 @@ def forget(body: bytes, delivery: Delivery, config: Config) -> None:
         if config.the_store is not None:
             config.the_store.delete([dead_letters.letter_id(body, delivery)])
     except Exception:
-        names = one_line(delivery.task_name), dead_letters.attempt_of(delivery)
+        names = one_line(delivery.task_name), delivery.attempt
         log.exception("Task %s succeeded at attempt %d, and its record as failing could not be deleted.", *names)
 
 

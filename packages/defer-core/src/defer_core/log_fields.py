@@ -1,0 +1,66 @@
+"""What the log says of an attempt besides its text: fields for `extra`, which formatters of JSON make columns of."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from . import clock
+from .delivery import Delivery
+from .text import one_line
+
+_HEADERS = (
+    re.compile(r"[0-9a-f]{2}-(?P<id>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"),  # traceparent
+    re.compile(r"(?P<id>[0-9A-Fa-f]{32})(/(?P<number>[0-9]{1,20}))?(;o=(?P<flags>[0-9]))?\Z"),  # X-Cloud-Trace-Context
+)
+
+
+class Trace(NamedTuple):
+    """The trace that a request belongs to."""
+
+    id: str
+    """32 hexadecimal digits."""
+    span: str
+    """16 of them; empty if the request names none."""
+    sampled: bool
+    """True if it is recorded."""
+
+
+def trace_of(header: str) -> Trace | None:
+    """Return the trace that a `traceparent` or an `X-Cloud-Trace-Context` names, else None."""
+    found = next(filter(None, (each.match(header) for each in _HEADERS)), None)
+    if found is None or int(found["id"], 16) == 0:
+        return None
+    parts = found.groupdict()
+    span = parts.get("span") or (f"{int(parts['number']):016x}"[-16:] if parts.get("number") else "")
+    return Trace(found["id"].lower(), span, bool(int(found["flags"] or "0", 16) & 1))
+
+
+def named(delivery: Delivery) -> dict[str, Any]:
+    """Return which attempt it is: `task`, `queue`, `attempt`, `trace` and `span`, as far as they are known."""
+    trace = trace_of(delivery.trace) if delivery.trace else None
+    return _known(
+        task=one_line(delivery.task_name),
+        queue=one_line(delivery.queue),
+        attempt=delivery.attempt,
+        trace=trace and trace.id,
+        span=trace and trace.span,
+    )
+
+
+def of_attempt(
+    delivery: Delivery, outcome: str, *, function: str = "", reason: str = "", error: str = ""
+) -> dict[str, Any]:
+    """Return what came of an attempt: `named()` with `outcome` (an Ending, or what a handler did with a request that it
+    did not let in), `duration` in seconds since the attempt began, and what else is known."""
+    return named(delivery) | _known(
+        function=one_line(function),
+        duration=round(max(0.0, clock.now() - delivery.started), 6),
+        outcome=str(outcome),
+        reason=reason,
+        error=one_line(error),
+    )
+
+
+def _known(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in ("", None)}
