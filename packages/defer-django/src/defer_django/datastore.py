@@ -121,14 +121,14 @@ class DatastoreTaskStore(DjangoTaskStore):
 
         def lease_some() -> Records:
             while ids := [pk for pk, _ in due.values_list("pk", "due")[:limit]]:  # a query of the index alone
-                if records := self._lease(ids, now, seconds, state):
+                if records := self._lease_free(ids, now, seconds, state):
                     return records
                 # other processes took them all, and they are no longer due: choose again
             return []
 
         return self._repeat(lease_some, alone=True)
 
-    def _lease(self, ids: Sequence[str], now: float, seconds: float, state: State) -> Records:
+    def _lease_free(self, ids: Sequence[str], now: float, seconds: float, state: State) -> Records:
         """Lease the records that nobody else holds, in a random order, or callers would wait for each other at each.
         Raises OperationalError if others held them all: they may yet fail to lease them."""
         taken: dict[str, DeferredTask | None] = {}
