@@ -20,7 +20,7 @@ from django.db import OperationalError, connections
 
 from defer_core.spi import State, TaskRecord, new_id, read_records
 
-from .models import DeferredTask, to_column
+from .models import DeferredTask, to_columns
 from .store import DjangoTaskStore
 
 log = logging.getLogger("defer")
@@ -163,7 +163,7 @@ class DatastoreTaskStore(DjangoTaskStore):
         return self._repeat(lambda: self._delete(lambda row: _is_expired(row, before), ids)) if ids else 0
 
     def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
-        columns = {name: to_column(value) for name, value in changes.items()}
+        columns = to_columns(changes)
         if "last_error" in columns:
             columns["last_error"] = columns["last_error"][-MAX_ERROR:]
         return self._repeat(lambda: self._mark(record_id, lease, {**columns, "lease": new_lease}))

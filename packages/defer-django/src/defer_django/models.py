@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime, timezone
 from typing import Any, ClassVar
@@ -31,6 +32,8 @@ class DeferredTask(models.Model):
     first_attempt = models.FloatField(null=True)
     last_attempt = models.FloatField(null=True)
     label = models.TextField(blank=True, default="")
+    # the database's own default is for processes that still run the release before
+    queue = models.CharField(max_length=100, blank=True, default="", db_default="")
 
     class Meta:
         verbose_name = "deferred task"
@@ -41,6 +44,7 @@ class DeferredTask(models.Model):
             models.Index(fields=["due"], name="defer_due"),
             models.Index(fields=["last_attempt", "state"], name="defer_last_attempt"),
             models.Index(fields=["verified", "state"], name="defer_verified"),
+            models.Index(fields=["queue", "state"], name="defer_queue"),
         ]
 
     def __str__(self) -> str:
@@ -49,7 +53,7 @@ class DeferredTask(models.Model):
     @classmethod
     def from_record(cls, record: TaskRecord) -> DeferredTask:
         """Make the row of a record, not yet saved."""
-        return cls(**{name: to_column(getattr(record, name)) for name in RECORD_FIELDS})
+        return cls(**to_columns({name: getattr(record, name) for name in RECORD_FIELDS}))
 
     def to_record(self, **left_out: Any) -> TaskRecord:
         """Make the record of a row; `left_out` has the values of columns that were not read."""
@@ -61,9 +65,9 @@ class DeferredTask(models.Model):
         return TaskRecord(**columns)
 
     @property
-    def queue(self) -> str:
-        """Return the short name of the task's queue."""
-        return Routing.from_json(self.routing).queue
+    def queue_name(self) -> str:
+        """Return the short name of the task's queue, also of a row from before there was a column for it."""
+        return self.queue or Routing.from_json(self.routing).queue
 
     @property
     def created_at(self) -> datetime:
@@ -74,8 +78,15 @@ class DeferredTask(models.Model):
 RECORD_FIELDS = tuple(each.name for each in fields(TaskRecord))
 
 
-def to_column(value: Any) -> Any:
-    """Convert a field of a TaskRecord for its column."""
+def to_columns(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert fields of a TaskRecord for their columns."""
+    columns = {name: _to_column(value) for name, value in fields.items()}
+    if "routing" in fields:
+        columns["queue"] = storable(fields["routing"].queue)[: DeferredTask._meta.get_field("queue").max_length]
+    return columns
+
+
+def _to_column(value: Any) -> Any:
     match value:
         case Routing():
             return value.to_json()

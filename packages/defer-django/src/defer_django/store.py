@@ -16,7 +16,7 @@ from django.db.models.sql import InsertQuery
 from defer_core.errors import ConfigError
 from defer_core.spi import ForgetList, State, TaskRecord, TaskStore, new_id, read_records
 
-from .models import DeferredTask, to_column
+from .models import DeferredTask, to_columns
 
 log = logging.getLogger("defer")
 
@@ -182,9 +182,8 @@ class DjangoTaskStore(TaskStore):
 
     @reconnecting
     def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
-        columns = {name: to_column(value) for name, value in changes.items()}
         with self._table():
-            return self._rows.filter(pk=record_id, lease=lease).update(lease=new_lease, **columns) > 0
+            return self._rows.filter(pk=record_id, lease=lease).update(lease=new_lease, **to_columns(changes)) > 0
 
     @reconnecting
     def list(self, state: State, *, limit: int = 100, after: str = "") -> list[TaskRecord]:
