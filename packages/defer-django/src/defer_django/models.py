@@ -1,4 +1,4 @@
-"""The table of task records."""
+"""The tables: of task records, and of attempts by the minute."""
 
 from __future__ import annotations
 
@@ -73,6 +73,22 @@ class DeferredTask(models.Model):
     def created_at(self) -> datetime:
         """Return when it was deferred, in UTC."""
         return datetime.fromtimestamp(self.created, timezone.utc)
+
+
+class Minute(models.Model):
+    """The attempts at tasks of one queue that ended in one minute: `statistics` counts them."""
+
+    id = models.CharField(primary_key=True, max_length=120, editable=False)
+    minute = models.FloatField(db_index=True)
+    queue = models.CharField(max_length=100)
+    done = models.BigIntegerField(default=0)
+    failed = models.BigIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.queue} at {self.minute:.0f}: {self.done} done, {self.failed} failed"
 
 
 RECORD_FIELDS = tuple(each.name for each in fields(TaskRecord))
