@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from textwrap import dedent
 
 import pytest
 import services
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
 from defer_core.errors import ConfigError
 from defer_core.spi import current
@@ -72,6 +73,25 @@ def test_a_datastore_beside_it_has_entities() -> None:
     assert kinds == "DjangoTaskStore DatastoreTaskStore", ran.stderr
     assert back == "DjangoTaskStore True"
     assert refusal.startswith("DjangoTaskStore is not made for the database 'records'")
+
+
+@pytest.mark.on_sql
+@pytest.mark.django_db(transaction=True)
+def test_a_thread_that_looks_briefly_leaves_no_connection_open() -> None:
+    store, left = DjangoTaskStore(), list[object]()
+
+    def look() -> None:
+        with store.briefly():
+            left.extend([store.oldest_pending(), connection.connection is not None])
+        left.append(connection.connection)
+
+    connection.ensure_connection()
+    (thread := threading.Thread(target=look)).start()
+    thread.join(60)
+    assert left == [None, True, None]
+    look()  # a connection that was there stays
+    assert left[3:] == [None, True, connection.connection]
+    assert connection.connection is not None
 
 
 @pytest.mark.parametrize(("waited", "longest"), [(0.0, 2.56), (2.0, 2.56), (60.0, 3.0)])

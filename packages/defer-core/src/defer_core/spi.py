@@ -45,6 +45,7 @@ from .send.placement import check_placement
 from .stores.base import ForgetList, TaskStore
 from .stores.base import readable as read_records
 from .task import RetryOptions, Routing, Task, TaskOptions
+from .telemetry.metrics import count_rows
 from .text import one_line, printable, storable, traceback_of
 from .transports.base import Message, Transport
 from .upkeep.dead_letters import rerun
@@ -169,6 +170,7 @@ __all__ += [
 __all__ += [
     "check_arguments",
     "check_placement",
+    "count_rows",
     "decode",
     "encode",
     "enqueue_many",

@@ -90,7 +90,8 @@ class DjangoTaskStore(TaskStore):
         if is_forbidden(self.alias):
             return False
         try:
-            return self.has_table()
+            with self.briefly():
+                return self.has_table()
         except DatabaseError:
             log.exception("Task records in the database %r cannot be read.", self.alias)
             return False
@@ -101,6 +102,16 @@ class DjangoTaskStore(TaskStore):
             connection = connections[self.alias]
             self._has_table = DeferredTask._meta.db_table in connection.introspection.table_names()
         return self._has_table
+
+    @contextmanager
+    def briefly(self) -> Iterator[None]:
+        connection = connections[self.alias]
+        is_open = connection.connection is not None
+        try:
+            yield
+        finally:
+            if not is_open and not connection.in_atomic_block:
+                connection.close()
 
     @property
     def _rows(self) -> QuerySet[DeferredTask]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .. import clock
 from ..delivery import Delivery, Ending
 from ..logs import logger
 from ..nouns import fast_init
+from ..telemetry import metrics, spans
 from ..wire.decoded import DecodedTask
 
 log = logger("defer")
@@ -50,9 +52,13 @@ def ended(
     task: DecodedTask | None = None,
     duration: float = 0.0,
     error: BaseException | None = None,
+    span: Any = None,
 ) -> None:
-    """Tell the observers, if there are any, that an attempt has ended. Never raises."""
-    if not _observers:
+    """Tell the observers, if there are any, and OpenTelemetry, that an attempt has ended. Never raises."""
+    failure = error if ending in (Ending.FAILED, Ending.DEAD) else None
+    if span is not None:
+        spans.ended(span, ending, failure)
+    if not (_observers or metrics.is_loaded()):
         return
     attempt = Attempt(
         delivery=delivery,
@@ -62,11 +68,19 @@ def ended(
         duration=duration,
         error=error,
     )
+    metrics.attempted(delivery.queue, attempt.label, ending, duration=duration, delay=_delay(attempt), error=failure)
     for name, observer in tuple(_observers.items()):
         try:
             observer(attempt)
         except Exception:
             log.exception("The observer %r failed at an attempt that has ended (%s).", name, ending)
+
+
+def _delay(attempt: Attempt) -> float | None:
+    """Return the seconds from when a task was due to its first attempt, None at another attempt."""
+    if attempt.due is None or attempt.delivery.retry_count != 0:
+        return None
+    return max(0.0, attempt.delivery.started - attempt.due)
 
 
 def since(began: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import Any
 
@@ -24,9 +25,10 @@ from ..errors import (
 from ..logs import logger
 from ..record import TaskRecord
 from ..stores.base import TaskStore
+from ..telemetry import spans
 from ..text import one_line
 from ..upkeep import dead_letters, failing, sweep  # fmt: skip
-from ..wire import binding, decoder, envelope, frame, legacy, tracing
+from ..wire import binding, decoder, envelope, frame, legacy
 from ..wire.decoded import DecodedTask
 from . import attempts, awaiting, stopping
 
@@ -54,23 +56,50 @@ def execute(body: bytes, delivery: Delivery, returned: list[Any] | None = None, 
     config = current()
     try:
         task = decode_body(body, delivery, config)
-    except NotYetReadableError as error:
-        outcome = _wait(body, delivery, error, config)
-        attempts.ended(delivery, Ending.RETRY if outcome is Outcome.RETRY else Ending.DEAD, error=error)
+    except (NotYetReadableError, DecodeError) as error:
+        with _span(body, delivery, config) as span:
+            outcome = _unread(body, delivery, error, config)
+            attempts.ended(delivery, _UNREAD_ENDINGS[outcome], error=error, span=span)
         return outcome
-    except DecodeError as error:
-        extra = log_fields.of_attempt(delivery, Ending.DEAD, reason=error.reason, error=str(error))
-        log.error("Task %s in %s cannot be read (attempt %d): %s", *_names(delivery), one_line(error), extra=extra)
-        verified = _verifies(body, delivery, config)
-        _keep_unread(body, delivery, error, config, reason=error.reason, verified=verified)
-        attempts.ended(delivery, Ending.DEAD, error=error)
-        return Outcome.PERMANENT
     if task is None:
         attempts.ended(delivery, Ending.DONE)
         return Outcome.DONE
-    outcome = _run(task, body, delivery, config, returned, shown=shown)
+    with _span(body, delivery, config, task) as span:
+        outcome = _run(task, body, delivery, config, returned, span, shown=shown)
     sweep.after_task(config)
     return outcome
+
+
+_NO_SPAN = nullcontext()
+_UNREAD_ENDINGS = {Outcome.RETRY: Ending.RETRY, Outcome.PERMANENT: Ending.DEAD}
+
+
+def _span(
+    body: bytes, delivery: Delivery, config: Config, task: DecodedTask | None = None
+) -> AbstractContextManager[Any]:
+    """Return the span of an attempt; of one without a `task`, whose body could not be read, with its trace if the body
+    verifies. Without OpenTelemetry it is None."""
+    if not spans.is_loaded():
+        return _NO_SPAN
+    sealed = dead_letters.sealed_of(body, config) if task is None else task.sealed
+    return spans.processing(
+        sealed.trace if sealed else {},
+        delivery.queue,
+        task.label if task else "",
+        name=delivery.task_name,
+        size=len(body),
+        attempt=delivery.attempt,
+    )
+
+
+def _unread(body: bytes, delivery: Delivery, error: NotYetReadableError | DecodeError, config: Config) -> Outcome:
+    if isinstance(error, NotYetReadableError):
+        return _wait(body, delivery, error, config)
+    extra = log_fields.of_attempt(delivery, Ending.DEAD, reason=error.reason, error=str(error))
+    log.error("Task %s in %s cannot be read (attempt %d): %s", *_names(delivery), one_line(error), extra=extra)
+    verified = _verifies(body, delivery, config)
+    _keep_unread(body, delivery, error, config, reason=error.reason, verified=verified)
+    return Outcome.PERMANENT
 
 
 def _names(delivery: Delivery) -> tuple[str, str, int]:
@@ -91,7 +120,14 @@ def _verifies(body: bytes, delivery: Delivery, config: Config) -> bool:
 
 
 def _run(
-    task: DecodedTask, body: bytes, delivery: Delivery, config: Config, returned: list[Any] | None, *, shown: bool
+    task: DecodedTask,
+    body: bytes,
+    delivery: Delivery,
+    config: Config,
+    returned: list[Any] | None,
+    span: Any,
+    *,
+    shown: bool,
 ) -> Outcome:
     token = running.set(delivery.with_deadline(task.sealed.deadline))
     failing.begin(task, body, delivery, config)
@@ -101,12 +137,12 @@ def _run(
     except BaseException as error:
         took = attempts.since(began)
         outcome, ending = _raised(task, body, delivery, error, config, shown=shown)
-        attempts.ended(delivery, ending, task=task, duration=took, error=error)
+        attempts.ended(delivery, ending, task=task, duration=took, error=error, span=span)
         if outcome is None:
             raise
         return outcome
     else:
-        attempts.ended(delivery, Ending.DONE, task=task, duration=attempts.since(began))
+        attempts.ended(delivery, Ending.DONE, task=task, duration=attempts.since(began), span=span)
     finally:
         running.reset(token)
     if returned is not None:
@@ -139,16 +175,9 @@ def _raised(
 def _call(task: DecodedTask) -> Any:
     """Return the result of the call. An exit in it ends only the attempt, unless the process was asked to end."""
     try:
-        return _call_in_trace(task)
+        return awaiting.finished(task.func(*task.args, **task.kwargs))
     except SystemExit as error:
         raise stopping.failure_of(error)
-
-
-def _call_in_trace(task: DecodedTask) -> Any:
-    if task.sealed.trace and tracing.is_loaded():
-        with tracing.span(task.sealed.trace, task.label):
-            return awaiting.finished(task.func(*task.args, **task.kwargs))
-    return awaiting.finished(task.func(*task.args, **task.kwargs))
 
 
 def _fail_for_good(task: DecodedTask, body: bytes, delivery: Delivery, error: BaseException, config: Config) -> None:

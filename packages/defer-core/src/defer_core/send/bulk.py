@@ -13,9 +13,11 @@ from ..errors import BulkSendError, OptionError, TaskSizeRefusedError, TaskTooLa
 from ..record import TaskRecord
 from ..stores.base import TaskStore
 from ..task import Task, TaskOptions
+from ..telemetry import spans
 from ..wire import envelope
+from ..wire.callables import label
 from . import options
-from .dispatch import Dispatch, log, message_of, on_commit
+from .dispatch import Dispatch, hand_over_many, log, message_of, on_commit
 from .enqueue import check_may_be_stored, put
 from .handle import Status, TaskHandle
 from .outbox import inline, new_record, seal, with_claim_check
@@ -48,6 +50,17 @@ def defer_many(
         raise OptionError(f"defer_many() takes only options, and {sorted(rest)} are none{hint}")
     if wanted.routing.name is not None:
         raise OptionError("_name cannot apply to many tasks: leave it out.")
+    if not spans.is_loaded():
+        return _defer_many(func, calls, wanted, config)
+    with spans.sending(wanted.routing.queue, label(func)) as span:
+        handles = _defer_many(func, calls, wanted, config)
+        spans.sent_many(span, len(handles))
+        return handles
+
+
+def _defer_many(
+    func: Callable[..., Any], calls: Iterable[Any], wanted: TaskOptions, config: Config
+) -> list[TaskHandle]:
     placement = placement_of(wanted, config)
     return _dispatch_all(_records(func, calls, wanted, placement.store, config), wanted, placement, config)
 
@@ -59,6 +72,15 @@ def enqueue_many(tasks: Sequence[Task]) -> list[TaskHandle]:
     """
     if not tasks:
         return []
+    if not spans.is_loaded():
+        return _enqueue_many(tasks)
+    with spans.sending(tasks[0].options.routing.queue, label(tasks[0].func, tasks[0].args)) as span:
+        handles = _enqueue_many(tasks)
+        spans.sent_many(span, len(handles))
+        return handles
+
+
+def _enqueue_many(tasks: Sequence[Task]) -> list[TaskHandle]:
     config, wanted = current(), tasks[0].options
     placement = placement_of(wanted, config)
     return _dispatch_all([_record(task, placement.store, config) for task in tasks], wanted, placement, config)
@@ -125,7 +147,7 @@ def _send_all(
         on_commit(partial(_send_after_commit, config, dispatches, handles), store, config)
         return handles
     failures: dict[int, TransportError | TaskTooLargeError] = {}
-    for index, answer in enumerate(config.the_transport.send_many(messages)):
+    for index, answer in enumerate(hand_over_many(records, config)):
         record, handle = records[index], handles[index]
         try:
             if record.id in stored and store is not None:
@@ -167,7 +189,7 @@ def _send_after_commit(config: Config, dispatches: list[Dispatch], handles: list
     """Send what a transaction has committed; failures are left to the sweep. Raises only what a task raises that the
     transport runs."""
     try:
-        answers = config.the_transport.send_many([message_of(each.record) for each in dispatches])
+        answers = hand_over_many([each.record for each in dispatches], config)
         for dispatch, handle, answer in zip(dispatches, handles, answers, strict=True):
             dispatch.apply_after_commit(dispatch.take_answer(answer), handle)
     except Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..errors import (
 )
 from ..record import TaskRecord, dead
 from ..stores.base import TaskStore
+from ..telemetry import metrics
 from ..text import one_line, traceback_of
 from ..transports.base import Message
 from ..wire import envelope, frame
@@ -42,6 +43,26 @@ def body_of(record: TaskRecord) -> bytes:
     return frame.wrap(record.envelope) if envelope.is_envelope(record.envelope) else record.envelope
 
 
+def hand_over(message: Message, label: str, config: Config) -> str:
+    """Hand a message to the queue, and count it; `label` names its callable. Returns its short name. Raises what the
+    transport's `send` does."""
+    queue = message.routing.queue
+    try:
+        name = config.the_transport.send(message)
+    except Exception as error:  # the queue's, or that of a task which the transport runs
+        metrics.sent(queue, label, error if isinstance(error, TransportError) else None)
+        raise
+    metrics.sent(queue, label)
+    return name
+
+
+def hand_over_many(records: Sequence[TaskRecord], config: Config) -> list[str | TransportError]:
+    """Hand the messages of many records to the queue, and count them. Returns its answers by index."""
+    answers = config.the_transport.send_many([message_of(record) for record in records])
+    metrics.sent_many(((record.routing.queue, record.label) for record in records), answers)
+    return answers
+
+
 def on_commit(func: Callable[[], object], store: TaskStore, config: Config) -> None:
     """Call `func`, which sends, after the surrounding commit. If the transport runs the tasks, their exceptions reach
     the caller that commits."""
@@ -63,7 +84,7 @@ class Dispatch:
         """Hand the record to the queue, by claim check if the service finds it too large. Returns the error that the
         queue answered, else None."""
         try:
-            self.config.the_transport.send(message_of(self.record))
+            hand_over(message_of(self.record), self.record.label, self.config)
         except TransportError as error:
             return self.take_answer(error)
         return None
@@ -136,7 +157,10 @@ class Dispatch:
         if isinstance(error, TransportRefusedError) and attempts >= self.config.max_send_attempts:
             changes |= dead("exhausted")
         log.warning("Task %s (%s) was not sent (attempt %d): %s", *self._names(), attempts, one_line(error))
-        return self.store.mark(record.id, lease=record.lease, **changes)
+        marked = self.store.mark(record.id, lease=record.lease, **changes)
+        if marked and "reason" in changes:
+            metrics.died(record.routing.queue, record.label, changes["reason"])
+        return marked
 
     def _withdraw(self, error: TransportError) -> None:
         try:

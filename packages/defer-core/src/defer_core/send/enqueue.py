@@ -15,10 +15,12 @@ from ..nouns import changed
 from ..record import State, TaskRecord
 from ..stores.base import TaskStore
 from ..task import Routing, Task, TaskOptions
+from ..telemetry import metrics, spans
 from ..transports.base import Message
 from ..wire import frame
+from ..wire.callables import label
 from . import options
-from .dispatch import Dispatch, body_of, on_commit
+from .dispatch import Dispatch, body_of, hand_over, on_commit
 from .handle import Status, TaskHandle
 from .outbox import inline, new_record, seal
 from .placement import Placement, placement_of, store_for
@@ -50,6 +52,15 @@ async def adefer(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task
 
 def enqueue(task: Task) -> TaskHandle:
     """Send a task, or leave it to the commit of the surrounding transaction. Raises what `defer` raises."""
+    if not spans.is_loaded():
+        return _enqueue(task)
+    with spans.sending(task.options.routing.queue, label(task.func, task.args)) as span:
+        handle = _enqueue(task)
+        spans.sent(span, name=handle.name, size=handle.size, status=handle.status)
+        return handle
+
+
+def _enqueue(task: Task) -> TaskHandle:
     config = current()
     transport, wanted = config.the_transport, task.options
     if transport.supports_transactions and wanted.transactional is not False and transport.in_transaction():
@@ -59,18 +70,23 @@ def enqueue(task: Task) -> TaskHandle:
     wire = inline(sealed, wanted, config)
     if wire is not None and not placement.leaves_record(wanted, config):
         try:
-            return _send_inline(wire, wanted.routing, config)
+            return _send_inline(wire, task, config)
         except TaskSizeRefusedError as error:
             check_may_be_stored(len(wire) + frame.OVERHEAD, error, small=wanted.small)
             wire = None
     return _enqueue_record(new_record(task, sealed, wire, placement.store, config), wanted, placement, config)
 
 
-def _send_inline(wire: bytes, routing: Routing, config: Config) -> TaskHandle:
+def _send_inline(wire: bytes, task: Task, config: Config) -> TaskHandle:
     """Send a task that leaves no record; the queue names it, unless the caller did."""
-    message = Message(body=frame.wrap(wire), routing=_addressed(routing, config))
-    name = config.the_transport.send(message)
+    message = Message(body=frame.wrap(wire), routing=_addressed(task.options.routing, config))
+    name = hand_over(message, _label(task), config)
     return TaskHandle(routing=message.routing, payload=message.body, status=Status.SENT, assigned_name=name)
+
+
+def _label(task: Task) -> str:
+    """Return the label of a task without a record, if metrics ask for it."""
+    return label(task.func, task.args) if metrics.is_loaded() else ""
 
 
 def _addressed(routing: Routing, config: Config) -> Routing:
@@ -118,16 +134,17 @@ def _enqueue_natively(task: Task, config: Config) -> TaskHandle:
     wire = inline(sealed, wanted, config)
     if wire is not None:
         try:
-            return _add_natively(frame.wrap(wire), wanted.routing, None, config)
+            return _add_natively(frame.wrap(wire), task, None, config)
         except TaskSizeRefusedError as error:
             check_may_be_stored(len(wire) + frame.OVERHEAD, error, small=wanted.small)
     record = new_record(task, sealed, None, store, config)
     if store is not None:  # written as sent, since it is committed if and only if its task is
         put(store, [replace(record, state=State.SENT)])
-    return _add_natively(body_of(record), wanted.routing, record.id, config)
+    return _add_natively(body_of(record), task, record.id, config)
 
 
-def _add_natively(body: bytes, routing: Routing, record_id: str | None, config: Config) -> TaskHandle:
-    message = Message(body=body, routing=_addressed(routing, config))
+def _add_natively(body: bytes, task: Task, record_id: str | None, config: Config) -> TaskHandle:
+    message = Message(body=body, routing=_addressed(task.options.routing, config))
     config.the_transport.send_in_transaction(message)
+    metrics.sent(message.routing.queue, _label(task))
     return TaskHandle(routing=message.routing, payload=body, record_id=record_id)

@@ -11,7 +11,8 @@ from ..nouns import changed
 from ..record import TaskRecord, new_id
 from ..stores.base import MAX_PAYLOAD, TaskStore
 from ..task import Task, TaskOptions
-from ..wire import binding, callables, encoder, envelope, frame, tracing
+from ..telemetry import spans
+from ..wire import binding, callables, encoder, envelope, frame
 from ..wire.envelope import Envelope
 from . import arguments, retrying
 
@@ -27,7 +28,7 @@ def seal(task: Task, config: Config) -> Envelope:
         deadline=routing.dispatch_deadline,
         expires=expiry(max(now, routing.eta or 0.0), config),
         trace={
-            **tracing.outgoing(),
+            **spans.outgoing(),
             **retrying.outgoing(routing.retry),
             **binding.outgoing(routing.queue, config),
         },

@@ -6,7 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Self, TypeVar
 
 from ..record import State, TaskRecord
@@ -51,6 +51,11 @@ class TaskStore(ABC):
     def outside_transaction(self) -> AbstractContextManager[Any]:
         """Suspend the surrounding transaction in a `with` block (needs `supports_records_beside_transaction`)."""
         raise NotImplementedError(f"The {self.name} store cannot write outside the caller's transaction.")
+
+    def briefly(self) -> AbstractContextManager[Any]:
+        """Return a `with` block for a thread that serves no requests: at its end, a connection that was opened in it is
+        closed."""
+        return nullcontext()
 
     @abstractmethod
     def put(self, records: Sequence[TaskRecord], forget: Sequence[str] = ()) -> None:

@@ -21,6 +21,7 @@ from ..send.dispatch import Dispatch, body_of
 from ..send.handle import TaskHandle
 from ..stores.base import TaskStore
 from ..task import Routing, TaskOptions
+from ..telemetry import metrics
 from ..text import one_line, traceback_of
 from ..wire import binding, envelope, frame
 
@@ -75,13 +76,14 @@ def keep_body(
         keep(record, store)
     else:
         store.put([record])
+    metrics.died(record.routing.queue, label, reason)
 
 
 def make_dead(
     record: TaskRecord, store: TaskStore, delivery: Delivery, error: BaseException, *, reason: str = "permanent"
 ) -> None:
     """Make a stored task a dead letter."""
-    write_over(
+    is_kept = write_over(
         record,
         store,
         **dead(reason),
@@ -90,6 +92,8 @@ def make_dead(
         first_attempt=first_attempt(record, delivery),
         last_attempt=clock.now(),
     )
+    if is_kept:
+        metrics.died(record.routing.queue, record.label, reason)
 
 
 def first_attempt(record: TaskRecord, delivery: Delivery) -> float:

@@ -23,6 +23,7 @@ from ..record import State, TaskRecord, dead
 from ..send import retrying
 from ..stores.base import TaskStore
 from ..task import RetryOptions, Routing
+from ..telemetry import metrics
 from ..text import one_line, traceback_of
 from ..wire.decoded import DecodedTask
 from ..wire.envelope import Envelope
@@ -196,20 +197,22 @@ def _keep(
         "due": now + retrying.longest_wait(retry) + SILENCE,
     }
     if task.record is not None:
-        dead_letters.write_over(
-            task.record, store, first_attempt=dead_letters.first_attempt(task.record, delivery), **said
+        first = dead_letters.first_attempt(task.record, delivery)
+        dead_letters.write_over(task.record, store, first_attempt=first, **said)
+    else:
+        own = retrying.own_of(task.sealed)
+        record = TaskRecord(
+            id=dead_letters.letter_id(body, delivery),
+            envelope=dead_letters.bare(body),
+            routing=Routing(queue=delivery.queue or "default", name=delivery.task_name, retry=own),
+            created=task.sealed.created or now,
+            first_attempt=delivery.started,
+            label=task.label,
+            **said,
         )
-        return
-    record = TaskRecord(
-        id=dead_letters.letter_id(body, delivery),
-        envelope=dead_letters.bare(body),
-        routing=Routing(queue=delivery.queue or "default", name=delivery.task_name, retry=retrying.own_of(task.sealed)),
-        created=task.sealed.created or now,
-        first_attempt=delivery.started,
-        label=task.label,
-        **said,
-    )
-    dead_letters.keep(record, store, may_add=lambda: last or _has_room(store, config))
+        dead_letters.keep(record, store, may_add=lambda: last or _has_room(store, config))
+    if last:
+        metrics.died(delivery.queue, task.label, "gave up")
 
 
 def _has_room(store: TaskStore, config: Config) -> bool:
@@ -247,5 +250,7 @@ def give_up(store: TaskStore, config: Config, time_left: Callable[[], bool]) -> 
         while time_left() and (records := lease(now=clock.now() - ago)):
             for each in records:
                 attempted = each.last_attempt or clock.now()  # the retention counts from here
-                count["silent"] += store.mark(each.id, lease=each.lease, last_attempt=attempted, **dead("silent"))
+                if store.mark(each.id, lease=each.lease, last_attempt=attempted, **dead("silent")):
+                    metrics.died(each.routing.queue, each.label, "silent")
+                    count["silent"] += 1
     return count

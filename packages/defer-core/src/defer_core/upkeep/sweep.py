@@ -17,6 +17,7 @@ from ..errors import TaskAlreadyExistsError
 from ..record import State, TaskRecord, dead
 from ..send.dispatch import Dispatch
 from ..stores.base import TaskStore
+from ..telemetry import metrics
 from ..text import one_line
 from . import dead_letters, failing
 
@@ -68,6 +69,7 @@ def sweep(*, budget: float | None = None) -> SweepReport:
         if _time_left(until):
             counts.update(_guarded(partial(_run_sweeper, name, sweeper, share), f"The sweeper {name!r}"))
     counts = +counts
+    metrics.swept(counts)
     if counts:
         log.info("Sweep: %s", SweepReport(counts=counts))
     return SweepReport(counts=counts)
@@ -143,7 +145,8 @@ def _sent(record: TaskRecord, store: TaskStore, config: Config) -> str:
     does."""
     doubtful = record.doubtful_since
     if doubtful is not None and clock.now() - doubtful > config.name_window and not record.idempotent:
-        store.mark(record.id, lease=record.lease, **dead("held"))
+        if store.mark(record.id, lease=record.lease, **dead("held")):
+            metrics.died(record.routing.queue, record.label, "held")
         return "held"
     dispatch = Dispatch(record=record, store=store, config=config)
     error = dispatch.send()

@@ -1,0 +1,1 @@
+"""Spans and metrics by OpenTelemetry, in a process that has loaded it; docs/monitoring.md lists them."""
