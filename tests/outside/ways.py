@@ -47,6 +47,11 @@ PYTHON: dict[str, tuple[str, str]] = {
         "assert current().the_transport.target.parent.startswith('projects/shop/')",
     ),
     "docs/keys.md: configure(": ("from defer_core import configure", ""),
+    "docs/operations.md: from defer_core import health": (
+        f"import flask\n{MEMORY.format('')}app = flask.Flask('shop')\n",
+        "answer = app.test_client().get('/healthz')\n"
+        "assert (answer.status_code, answer.json['healthy']) == (200, True)",
+    ),
     "docs/operations.md: LOGGING = ": (
         f"{MEMORY.format('')}import contextlib, io, json, logging.config\nfrom defer_core.testing import drain\n"
         "def ship(): logging.getLogger('shop').info('packed', extra={'boxes': {1, 2}})\n",

@@ -390,6 +390,9 @@ class FaultyStore(TaskStore):
     def count_unverified(self) -> int:
         return self.inner.count_unverified()
 
+    def count_dead(self, since: float) -> int:
+        return self.inner.count_dead(since)
+
     def expire(self, before: float, *, limit: int) -> int:
         with self.process.call("expire"):
             return self.inner.expire(before, limit=limit)

@@ -130,6 +130,7 @@ def test_a_failure_is_seen(
         lambda store: store.list(State.DEAD),
         lambda store: store.count(State.DEAD),
         lambda store: store.count_unverified(),
+        lambda store: store.count_dead(0.0),
         lambda store: store.expire(1.0, limit=5),
         lambda store: store.oldest_pending(),
     ],

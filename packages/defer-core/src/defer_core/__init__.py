@@ -29,6 +29,7 @@ from .send.bulk import Call, defer_many
 from .send.enqueue import adefer, defer, enqueue
 from .send.handle import Status, TaskHandle
 from .task import RetryOptions, Routing, Task, TaskOptions
+from .upkeep.health import Health, health
 from .wire.registry import register_type
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "ConfigError",
     "DeferError",
     "Delivery",
+    "Health",
     "NotInTransactionError",
     "OptionError",
     "Outcome",
@@ -65,6 +67,7 @@ __all__ = [
     "defer_many",
     "enqueue",
     "execute",
+    "health",
     "install_signal_handlers",
     "is_stopping",
     "register_type",

@@ -1,5 +1,5 @@
-"""`python -m defer_core sweep`, `… dead …` and `… queues …`, configured by `DEFER_*` variables, or by the module that
-`--app` names: `python -m defer_core --app shop.main sweep`."""
+"""`python -m defer_core sweep`, `… dead`, `… queues` and `… health`, configured by `DEFER_*` variables, or by the
+module that `--app` names: `python -m defer_core --app shop.main sweep`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from .commands import (
-    add_dead_arguments,
-    add_queue_arguments,
-    add_sweep_arguments,
-    run_dead,
-    run_queues,
-    run_sweep,
-)
+from . import commands
 from .config import current
 from .errors import ConfigError, DeferError
 from .text import printable
+
+Command = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]
+
+COMMANDS: dict[str, Command] = {
+    "sweep": (
+        commands.add_sweep_arguments,
+        commands.run_sweep,
+        "send what a crash left, requeue what stalled",
+    ),
+    "dead": (commands.add_dead_arguments, commands.run_dead, "the dead letters"),
+    "queues": (commands.add_queue_arguments, commands.run_queues, "the declared queues of Cloud Tasks"),
+    "health": (
+        commands.add_health_arguments,
+        commands.run_health,
+        "whether the service is healthy",
+    ),
+}
+"""What adds the arguments of a command, what runs it, and what it is for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,16 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Add `--app`, `sweep`, `dead` and `queues` to a parser."""
+    """Add `--app` and the commands to a parser."""
     parser.add_argument(
         "--app", metavar="MODULE[:NAME]", help="import this first: it calls configure(), or its function NAME does"
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    add_sweep_arguments(
-        commands.add_parser("sweep", help="send what a crash left behind, and requeue what has stalled")
-    )
-    add_dead_arguments(commands.add_parser("dead", help="the dead letters"))
-    add_queue_arguments(commands.add_parser("queues", help="the declared queues of Cloud Tasks"))
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for name, (add_arguments, _, said) in COMMANDS.items():
+        add_arguments(subparsers.add_parser(name, help=said))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "No store is configured: name the module that calls configure(), as in "
                 f"`python -m defer_core --app shop.main {arguments.command}`, or set DEFER_TRANSPORT or DEFER_STORE."
             )
-        return {"sweep": run_sweep, "dead": run_dead, "queues": run_queues}[arguments.command](arguments)
+        _, run_it, _ = COMMANDS[arguments.command]
+        return run_it(arguments)
     except (DeferError, KeyError) as error:
         print(printable(error.args[0]), file=sys.stderr)
         return 1

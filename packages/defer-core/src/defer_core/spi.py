@@ -63,9 +63,11 @@ from .wire.registry import register_type
 if TYPE_CHECKING:
     from .commands import (
         add_dead_arguments,
+        add_health_arguments,
         add_queue_arguments,
         add_sweep_arguments,
         run_dead,
+        run_health,
         run_queues,
         run_sweep,
     )
@@ -140,6 +142,7 @@ __all__ += [
     "Attempt",
     "Ending",
     "add_dead_arguments",
+    "add_health_arguments",
     "add_layer",
     "add_queue_arguments",
     "add_sweep_arguments",
@@ -160,6 +163,7 @@ __all__ += [
     "require_extras",
     "rerun",
     "run_dead",
+    "run_health",
     "run_queues",
     "run_sweep",
     "set_source",
@@ -185,7 +189,8 @@ __all__ += [
     "traceback_of",
 ]
 
-_COMMANDS = ("add_dead_arguments", "add_queue_arguments", "add_sweep_arguments", "run_dead", "run_queues", "run_sweep")
+_COMMANDS = [f"{what}_arguments" for what in ("add_dead", "add_health", "add_queue", "add_sweep")]
+_COMMANDS += ["run_dead", "run_health", "run_queues", "run_sweep"]
 _LATER = {
     **dict.fromkeys(_COMMANDS, "commands"),
     "CloudTasksTransport": "transports.cloud.transport",

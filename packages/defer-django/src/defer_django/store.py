@@ -214,6 +214,11 @@ class DjangoTaskStore(TaskStore):
             return self._rows.filter(verified=False, state=State.DEAD.value).count()
 
     @reconnecting
+    def count_dead(self, since: float) -> int:
+        with self._table():
+            return self._rows.filter(last_attempt__gte=since, state=State.DEAD.value).count()
+
+    @reconnecting
     def expire(self, before: float, *, limit: int) -> int:
         attempted, never = Q(last_attempt__lt=before), Q(last_attempt=None, created__lt=before)
         gone = 0

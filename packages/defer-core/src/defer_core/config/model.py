@@ -127,6 +127,10 @@ class Config:
     """A pattern, ignoring case, of the names of arguments whose values are never shown."""
     max_failing: int = setting(WHOLE, 10_000)
     """How many tasks a store keeps that have failed and are still in their queue; further ones are only logged."""
+    health_late: float = setting(NUMBER, 600.0)
+    """Seconds for which the oldest record may wait to be sent in a healthy service."""
+    health_dead: int = setting(WHOLE, 0)
+    """How many dead letters of the last 24 hours a healthy service may have."""
     queues: Sequence[str | Mapping[str, Any]] = setting(LIST, ())
     """The queues of Cloud Tasks that `queues create` makes: names, or mappings with `name`, `rate_per_second`, ..."""
     timezone: tzinfo | Callable[[], tzinfo] = setting(ZONE, timezone.utc)  # noqa: RUF009

@@ -93,6 +93,15 @@ class TaskStore(ABC):
     def count_unverified(self) -> int:
         """Count the dead letters of bodies that never verified. None of them is read."""
 
+    def count_dead(self, since: float) -> int:
+        """Count the dead letters that were last attempted at that time or later (seconds since the epoch). By default
+        they are read; the stores here read none."""
+        count, after = 0, ""
+        while page := self.list(State.DEAD, after=after):
+            count += sum((each.last_attempt or 0.0) >= since for each in page)
+            after = page[-1].id
+        return count
+
     @abstractmethod
     def expire(self, before: float, *, limit: int) -> int:
         """Delete up to `limit` dead letters whose last attempt (or creation, without one) was before that time, in

@@ -174,6 +174,11 @@ class MemoryStore(TaskStore):
         with self._lock:
             return sum(record.state is State.DEAD and not record.verified for record in self._view().values())
 
+    def count_dead(self, since: float) -> int:
+        with self._lock:
+            dead = [record for record in self._view().values() if record.state is State.DEAD]
+        return sum((record.last_attempt or 0.0) >= since for record in dead)
+
     def expire(self, before: float, *, limit: int) -> int:
         with self._lock:
             dead = [record for record in self._view().values() if record.state is State.DEAD]

@@ -107,6 +107,10 @@ class SQLiteTaskStore(TaskStore):
         # the state is no parameter: with one, the partial index would not be used
         return int(self._read("SELECT count(*) FROM records WHERE state = 'dead' AND NOT verified")[0][0])
 
+    def count_dead(self, since: float) -> int:
+        recent = "state = 'dead' AND coalesce(last_attempt, created) >= ? AND last_attempt IS NOT NULL"
+        return int(self._read(f"SELECT count(*) FROM records WHERE {recent}", since)[0][0])
+
     def expire(self, before: float, *, limit: int) -> int:
         old = "SELECT id FROM records WHERE state = 'dead' AND coalesce(last_attempt, created) < ? LIMIT ?"
         if not self._read(old, before, limit):

@@ -272,6 +272,12 @@ class TaskStoreContract:
         store.put([*letters, a_record(verified=False)])
         assert store.count_unverified() == 2
 
+    def test_count_of_recent_letters(self, store: TaskStore) -> None:
+        assert store.count_dead(NOW) == 0
+        store.put([a_record(state=State.DEAD, last_attempt=NOW + later) for later in (-1, 0, 1)])
+        store.put([a_record(state=State.FAILING, last_attempt=NOW), a_record(state=State.DEAD)])
+        assert store.count_dead(NOW) == 2
+
     def test_letters_expire_by_their_last_attempt_or_their_creation(self, store: TaskStore) -> None:
         old = [
             a_record(state=State.DEAD, created=NOW - 50, last_attempt=NOW - 11),

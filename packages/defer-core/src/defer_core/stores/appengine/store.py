@@ -146,6 +146,11 @@ class AppEngineTaskStore(TaskStore):
         query["verified ="] = False
         return int(query.Count(limit=None))
 
+    def count_dead(self, since: float) -> int:
+        query = self._query(State.DEAD)
+        query["last_attempt >="] = since
+        return int(query.Count(limit=None))
+
     def expire(self, before: float, *, limit: int) -> int:
         """Delete by keys from the index; each record is checked again in its transaction."""
         old = self._query(State.DEAD, keys_only=True)

@@ -168,6 +168,11 @@ class NdbTaskStore(TaskStore):
             cls = entities.model(State.DEAD)
             return int(cls.query(cls.verified == False, namespace=self.alias).count())  # noqa: E712 (a filter)
 
+    def count_dead(self, since: float) -> int:
+        with self._clients.context():
+            cls = entities.model(State.DEAD)
+            return int(cls.query(cls.last_attempt >= since, namespace=self.alias).count())
+
     def expire(self, before: float, *, limit: int) -> int:
         """Delete by keys from the index; each record is checked again in its transaction."""
         with self._clients.context():
