@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from defer_core.errors import SingularTaskFailure
-from defer_core.spi import clock, traceback_of
+from defer_core.spi import clock, count_rows, traceback_of
 
 from ..context import CurrentShard, tell_row_error
 from ..errors import FenceLostError, TimeoutException
@@ -49,12 +49,19 @@ class Attempt:
 
     def run(self) -> None:
         """Work until there are no more rows, or it is time to stop. Raise FenceLostError."""
-        while self._wait() and self._page():
+        while self._wait() and self._counted_page():
             self.rebalance()
 
     def rebalance(self) -> None:
         """Give parts of what is left to shards that are done, if it is worth their while. Raise FenceLostError."""
         self.shard = self._give_away(self.shard, self.division.ranges(self.shard))
+
+    def _counted_page(self) -> bool:
+        """Do the work of `_page`, and count its rows once they are committed."""
+        before = self.shard.rows
+        going_on = self._page()
+        count_rows(self.iteration.label, self.shard.rows - before)
+        return going_on
 
     def _page(self) -> bool:
         """Pass rows until something is due, record the result, and return whether to go on."""
