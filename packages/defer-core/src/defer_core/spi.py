@@ -46,14 +46,14 @@ from .stores.base import ForgetList, TaskStore
 from .stores.base import readable as read_records
 from .task import RetryOptions, Routing, Task, TaskOptions
 from .telemetry.metrics import count_rows
-from .text import one_line, printable, storable, traceback_of
+from .text import last_line, one_line, printable, storable, traceback_of
 from .transports.base import Message, Transport
 from .upkeep.dead_letters import rerun
 from .upkeep.failing import is_logged
 from .upkeep.sweep import register_sweeper, sweep
 from .wire.callables import label, resolve, to_ref, to_runnable_ref
 from .wire.decoder import unpack as decode
-from .wire.describe import callable_in, describe, register_describer
+from .wire.describe import callable_in, describe, describe_call_in, describe_members, register_describer
 from .wire.encoder import pack as encode
 from .wire.encoder import wiping
 from .wire.frame import is_cut_off, is_framed
@@ -86,6 +86,7 @@ __all__ = [
     "clock",
     "current",
     "fast_init",
+    "last_line",
     "logger",
     "new_id",
     "one_line",
@@ -150,6 +151,8 @@ __all__ += [
     "as_configured",
     "build_adapter",
     "describe",
+    "describe_call_in",
+    "describe_members",
     "from_environment",
     "nearest",
     "on_app_engine",

@@ -32,5 +32,10 @@ def one_line(value: object, longest: int = LONGEST_IN_A_LOG) -> str:
     return shown if len(text) <= longest and len(shown) <= longest else f"{shown[:longest]}…"
 
 
+def last_line(text: str) -> str:
+    """Return the last line of a traceback, which says what was raised, for one line of a log."""
+    return one_line(text.strip().rpartition("\n")[2])
+
+
 def _shown(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()

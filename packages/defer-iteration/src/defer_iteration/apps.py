@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
 
 
 class DeferIterationConfig(AppConfig):
@@ -10,7 +11,7 @@ class DeferIterationConfig(AppConfig):
 
     name = "defer_iteration"
     label = "defer_iteration"
-    verbose_name = "Deferred iterations"
+    verbose_name = _("Deferred iterations")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -49,6 +49,24 @@ class Progress:
     """Rows that were set aside."""
 
 
+def progress_of(iteration: Iteration, shards: Sequence[Shard], quarantined: Sequence[QuarantinedRow]) -> Progress:
+    """Return how far an iteration has got, from what is stored of it."""
+    counters = [] if iteration.is_merged else [shard.counters for shard in shards]
+    return Progress(
+        name=iteration.name,
+        state=iteration.state,
+        reason=iteration.reason,
+        error=iteration.error,
+        errors=iteration.errors,
+        failed_at=iteration.failed_at,
+        rows=sum(shard.rows for shard in shards) if iteration.rows is None else iteration.rows,
+        total=iteration.total,
+        shards=shards,
+        counters=merged([iteration.counters, *counters]),
+        quarantined=quarantined,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class IterationHandle:
     """One iteration. A handle can be made anywhere from its alias and id."""
@@ -72,22 +90,7 @@ class IterationHandle:
 
     def progress(self) -> Progress:
         """Return how far it has got. Raise UnknownIterationError once its marker is deleted."""
-        iteration = self._iteration()
-        shards = self._store.shards(self.id)
-        counters = [] if iteration.is_merged else [shard.counters for shard in shards]
-        return Progress(
-            name=iteration.name,
-            state=iteration.state,
-            reason=iteration.reason,
-            error=iteration.error,
-            errors=iteration.errors,
-            failed_at=iteration.failed_at,
-            rows=sum(shard.rows for shard in shards) if iteration.rows is None else iteration.rows,
-            total=iteration.total,
-            shards=shards,
-            counters=merged([iteration.counters, *counters]),
-            quarantined=self._store.quarantined(self.id),
-        )
+        return progress_of(self._iteration(), self._store.shards(self.id), self._store.quarantined(self.id))
 
     def pause(self) -> bool:
         """Stop it, at the next checkpoints at the latest; a `finalize` that is running may still succeed. Return False

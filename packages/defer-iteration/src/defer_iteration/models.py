@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class Iteration(models.Model):
@@ -29,6 +30,10 @@ class Iteration(models.Model):
     counters = models.TextField(default="{}")
     created = models.FloatField(default=0.0)
     finished = models.FloatField(null=True)
+
+    class Meta:
+        verbose_name = _("iteration")
+        verbose_name_plural = _("iterations")
 
     def __str__(self) -> str:
         return f"{self.name or self.label} ({self.id}): {self.state}"

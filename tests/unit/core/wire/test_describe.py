@@ -125,6 +125,38 @@ def test_a_project_says_what_is_secret() -> None:
         config.Config(secrets="(")
 
 
+def test_members_in_words() -> None:
+    packed = encoder.pack([(3, "a"), None, True, Basket(), [1, [2]], {"password": "s3cret"}])
+    whole = describe.describe_members(packed)
+    assert whole[:3] == ("(3, 'a')", None, True)
+    assert whole[3].startswith("<pickled: ")
+    assert whole[4:] == ("[1, [2]]", f"{{'password': {describe.HIDDEN}}}")
+    assert describe.describe_members(packed, 2)[0] == ("3", "'a'")
+    assert describe.describe_members(packed, 2)[4] == ("1", "[2]")
+    assert describe.describe_members(encoder.pack((7,))) == ("7",)
+
+
+@pytest.mark.parametrize("value", [{1}, 3, {"a": 1}, "text"])
+def test_what_has_no_members_is_said_to_have_none(value: Any) -> None:
+    with pytest.raises(ValueError, match="cannot be read"):
+        describe.describe_members(encoder.pack(value))
+
+
+@pytest.mark.parametrize(
+    ("func", "shown"),
+    [
+        (ship, f"{NAME}(order=…, password={describe.HIDDEN}, 3, key=4)"),
+        (functools.partial(ship, 1), f"partial({NAME}, order=1)(…, 's3cret', 3, key=4)"),
+        (Basket(), "<pickled: "),
+    ],
+)
+def test_a_call_that_members_make_up(func: Any, shown: str) -> None:
+    packed = encoder.pack([None, func, ("s3cret", 3), {"key": 4}])
+    assert describe.describe_call_in(packed, 1, 2, 3, before=["…"]).startswith(shown)
+    with pytest.raises(ValueError, match="cannot be read"):
+        describe.describe_call_in(packed, 1, 0, 3)
+
+
 def test_what_is_not_here_is_not_imported() -> None:
     sys.modules.pop("wsgiref.simple_server", None)
     call = ["wsgiref.simple_server:demo_app", [msgpack.ExtType(types.ENUM, msgpack.packb(["wsgiref.x:E", "A"]))], {}]

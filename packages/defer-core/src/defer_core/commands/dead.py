@@ -10,7 +10,7 @@ from ..config import current
 from ..errors import DeferError
 from ..record import TaskRecord
 from ..stores.base import TaskStore
-from ..text import one_line, printable
+from ..text import last_line, one_line, printable
 from ..upkeep import dead_letters
 from ..wire.describe import describe
 
@@ -73,9 +73,15 @@ def _act(action: str, record_id: str, store: TaskStore, say: Callable[[str], obj
 
 
 def _line(record: TaskRecord) -> str:
-    error = record.last_error.strip().rpartition("\n")[2]
     what = record.label or record.routing.name or "?"
-    columns = (record.id, _time(record.last_attempt), record.reason, record.routing.queue, what, error)
+    columns = (
+        record.id,
+        _time(record.last_attempt),
+        record.reason,
+        record.routing.queue,
+        what,
+        last_line(record.last_error),
+    )
     return "  ".join(map(one_line, columns))
 
 

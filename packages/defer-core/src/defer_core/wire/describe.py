@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import FunctionType
@@ -52,6 +53,13 @@ class _Words(str):
     __slots__ = ()
 
 
+class _Callable(_Words):
+    """A callable that travels by name, and its reference."""
+
+    __slots__ = ("ref",)
+    ref: Any
+
+
 @dataclass(frozen=True)
 class _Members:
     brackets: str
@@ -72,17 +80,55 @@ def describe(record: TaskRecord, secrets: str = SECRETS) -> str:
 
 def describe_call(payload: bytes, secrets: str = SECRETS) -> str:
     """Return the call of a payload in words. Raises ValueError for a payload that is not a call."""
-    hides = _pattern(secrets)
-    try:
+    with _readable():
         ref, args, kwargs = _read(payload, 0)
         if getattr(_function(ref), "calls_its_first", False):  # a Django task's result, backend, queue and time follow
             ref, args, kwargs = str(args[0]), args[-2], args[-1]
-        named = [*_positional(ref, args), *kwargs]
-        shown = [value if name is None else f"{_name(name)}={value}" for name, value in _hidden(named, hides, 0)]
-        text = f"{_ref(ref, hides)}({', '.join(shown)})"
-    except Exception as error:  # the bytes may be from anyone
+        return _call(ref, args, kwargs, _pattern(secrets))
+
+
+def describe_call_in(
+    packed: bytes, callee: int, args: int, kwargs: int, *, before: Sequence[str] = (), secrets: str = SECRETS
+) -> str:
+    """Return in words the call that members of a packed list make up, given their indexes; `before` is shown for the
+    arguments before `args`. Raises ValueError for bytes that are no such list."""
+    with _readable():
+        members = _read(packed, 0)
+        ref = getattr(members[callee], "ref", ["instance", members[callee]])
+        return _call(ref, [*map(_Words, before), *members[args].values], members[kwargs], _pattern(secrets))
+
+
+def describe_members(packed: bytes, levels: int = 1, secrets: str = SECRETS) -> tuple[Any, ...]:
+    """Return the members of a packed list or tuple, each in words, as a tuple; with more levels those that are lists or
+    tuples as such tuples. None, True and False stay as they are. Raises ValueError for bytes that are neither."""
+    with _readable():
+        members: tuple[Any, ...] = _members(_read(packed, 0), levels, _pattern(secrets))
+        if type(members) is not tuple:
+            raise TypeError
+        return members
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Raise ValueError for bytes that are not what they should be: they may be from anyone."""
+    try:
+        yield
+    except Exception as error:
         raise ValueError(f"It cannot be read: {type(error).__name__}") from error
+
+
+def _call(ref: Any, args: Iterable[Any], kwargs: Iterable[tuple[Any, Any]], hides: re.Pattern[str]) -> str:
+    named = [*_positional(ref, args), *kwargs]
+    shown = [value if name is None else f"{_name(name)}={value}" for name, value in _hidden(named, hides, 0)]
+    text = f"{_ref(ref, hides)}({', '.join(shown)})"
     return text if len(text) <= WHOLE else f"{text[:WHOLE]}…"
+
+
+def _members(value: Any, levels: int, hides: re.Pattern[str]) -> Any:
+    values = value.values if isinstance(value, _Members) and value.brackets == "()" else value
+    if levels and type(values) is list:
+        return tuple(_members(each, levels - 1, hides) for each in values)
+    return value if value is None or isinstance(value, bool) else _text(value, hides, 0)
 
 
 @lru_cache(maxsize=8)
@@ -120,7 +166,9 @@ def _of_ext(code: int, data: bytes, depth: int) -> Any:
         ref, name, *value = inner
         return _Words(f"{ref.rpartition(':')[2]}.{name or value[0]}")
     if code == ext.CALLABLE:
-        return _Words(_ref(inner, _pattern(SECRETS)))
+        named = _Callable(_ref(inner, _pattern(SECRETS)))
+        named.ref = inner
+        return named
     return _Words(f"<{inner!r}>"[:LONG])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
@@ -15,6 +16,8 @@ from ..model.iteration import MAX_LABEL, Iteration, IterationOptions, IterationS
 from ..model.shard import Key, KeyRange, Shard
 
 Columns = dict[str, Any]
+Read = Callable[[bytes], Any]
+"""Unpacks a key, or the two bounds of a range and what else it has."""
 
 
 def of_iteration(iteration: Iteration) -> Columns:
@@ -110,18 +113,18 @@ def new_shard(shard: Shard) -> models.Shard:
     )
 
 
-def as_shard(row: models.Shard) -> Shard:
-    """Return the noun of a row."""
+def as_shard(row: models.Shard, read: Read = decode) -> Shard:
+    """Return the noun of a row; `read` says otherwise how keys are unpacked."""
     return Shard(
         iteration_id=row.iteration,
         index=row.index,
-        range=_unpack_range(row.range),
+        range=_unpack_range(row.range, read),
         generation=row.generation,
         fence=row.fence,
-        position=None if row.position is None else _unpack_key(row.position),
+        position=None if row.position is None else _unpack_key(row.position, read),
         rows=row.rows,
         counters=counters.loaded(row.counters),
-        failing=None if row.failing is None else _unpack_key(row.failing),
+        failing=None if row.failing is None else _unpack_key(row.failing, read),
         attempts=row.attempts,
         error=row.error,
         errors=row.errors,
@@ -129,7 +132,7 @@ def as_shard(row: models.Shard) -> Shard:
         due=row.due,
         requeues=row.wakes,
         done=row.done,
-        rest=None if row.rest is None else _unpack_range(row.rest),
+        rest=None if row.rest is None else _unpack_range(row.rest, read),
     )
 
 
@@ -149,10 +152,14 @@ def of_quarantined(row: QuarantinedRow) -> Columns:
     }
 
 
-def as_quarantined(row: models.QuarantinedRow) -> QuarantinedRow:
-    """Return the noun of a row."""
+def as_quarantined(row: models.QuarantinedRow, read: Read = decode) -> QuarantinedRow:
+    """Return the noun of a row; `read` says otherwise how its key is unpacked."""
     return QuarantinedRow(
-        iteration_id=row.iteration, index=row.index, key=_unpack_key(row.key), error=row.error, attempts=row.attempts
+        iteration_id=row.iteration,
+        index=row.index,
+        key=_unpack_key(row.key, read),
+        error=row.error,
+        attempts=row.attempts,
     )
 
 
@@ -160,11 +167,11 @@ def _pack_range(bounds: KeyRange) -> bytes:
     return encode([bounds.lower, bounds.upper, bounds.closed, bounds.nulls])
 
 
-def _unpack_range(packed: Any) -> KeyRange:
-    lower, upper, closed, nulls = decode(bytes(packed))
+def _unpack_range(packed: Any, read: Read) -> KeyRange:
+    lower, upper, closed, nulls = read(bytes(packed))
     return KeyRange(lower=lower, upper=upper, closed=closed, nulls=nulls)
 
 
-def _unpack_key(packed: Any) -> Key:
-    key: Key = decode(bytes(packed))
+def _unpack_key(packed: Any, read: Read) -> Key:
+    key: Key = read(bytes(packed))
     return key

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from defer_core.spi import clock, one_line, printable
+from defer_core.spi import clock, last_line, one_line, printable
 
 from ...errors import UnknownIterationError
 from ...handle import IterationHandle, Progress
@@ -73,7 +73,7 @@ class Command(BaseCommand):
             said = one_line(value, LONGEST_SET) if isinstance(value, Collected) else f"{value:,}"
             self._say(f"  {one_line(name)}: {said}")
         for row in progress.quarantined:
-            self._say(f"  quarantined {row.key!r} after {row.attempts} calls: {_last_line(row.error)}")
+            self._say(f"  quarantined {row.key!r} after {row.attempts} calls: {last_line(row.error)}")
 
     def _watch(self, interval: float) -> None:
         before: dict[str, tuple[float, int]] = {}
@@ -122,18 +122,14 @@ def line(iteration: Iteration, progress: Progress, first: tuple[float, int]) -> 
         parts.append(_time(iteration.finished))
     errors = [progress.reason, progress.error, *(each.error for each in progress.shards)]
     if said := next(filter(None, errors), ""):
-        parts.append(_last_line(said)[:100])
+        parts.append(last_line(said)[:100])
     return "  ".join(parts)
 
 
 def _failed(noun: Progress | Shard) -> str:
     """Return what was raised last, when, and how many attempts have failed."""
     attempts = f" ({noun.errors} attempts have failed)" if noun.errors else ""
-    return f"{_time(noun.failed_at)}  {_last_line(noun.error)}{attempts}"
-
-
-def _last_line(text: str) -> str:
-    return one_line(text.strip().rpartition("\n")[2])
+    return f"{_time(noun.failed_at)}  {last_line(noun.error)}{attempts}"
 
 
 def _time(at: float | None) -> str:
