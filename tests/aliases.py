@@ -60,5 +60,5 @@ def emulator(address: str) -> Iterator[None]:
 
 
 def empty(name: str) -> None:
-    """Nothing is left on an alias; content types and permissions, which take seconds on the Datastore, are not made anew."""
+    """Nothing is left on an alias. What a migration makes is not made anew, which takes seconds on the Datastore."""
     call_command("flush", database=name, interactive=False, verbosity=0, inhibit_post_migrate=True)
