@@ -173,6 +173,7 @@ SHELL: dict[str, tuple[str, str, str]] = {
         "",
     ),
     "docs/from-djangae.md: python manage.py check": ("", "Applying defer_django", ""),
+    "docs/operations.md: manage.py defer_status": ("python manage.py migrate -v 0", "stores:", ""),
     "docs/from-google-deferred.md: pip install": ("", "Successfully installed", ""),
     "docs/from-google-deferred.md: python -m defer_gae_handler vendor lib/": ("", "defer_core", "ls lib"),
     "docs/google-cloud.md: pip install": ("", "Successfully installed", ""),
@@ -224,6 +225,7 @@ SHELL: dict[str, tuple[str, str, str]] = {
 
 AS_TYPED = {
     "manage.py defer_dead": "python manage.py defer_dead",
+    "manage.py defer_status": "python manage.py defer_status",
     "ID… | all": "all",
     "ID…": "all",
     "defer-local purge mail": "defer-local purge mail --yes",

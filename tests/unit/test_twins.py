@@ -38,6 +38,7 @@ ELSEWHERE = {
         "stores/ndb/store": "integration/ndb/test_ndb_transactions.py",
         "testing/contracts": "contract/test_task_store.py",
         "telemetry/attributes": "unit/core/telemetry/test_spans.py",
+        "upkeep/sections": "unit/core/commands/test_snapshot.py",
         "transports/appengine": "integration/appengine/test_appengine_queue.py",
         "transports/base": "contract/test_transport.py",
         "transports/memory": "contract/test_transport.py",

@@ -10,7 +10,8 @@ import pytest
 import services
 
 from defer_core.__main__ import main
-from defer_core.config import configured
+from defer_core.commands.snapshot import take
+from defer_core.config import configured, current
 from defer_core.config.queues import QueueSettings, parse
 from defer_core.errors import ConfigError, TransportError
 from defer_core.testing import MemoryTransport
@@ -120,6 +121,34 @@ def test_a_queue_is_paused_resumed_and_purged(transport: CloudTasksTransport, qu
     assert admin.state("mail") == "RUNNING"
     admin.purge("mail")
     assert queues.purged == [full("mail")]
+
+
+def test_the_status_has_the_state_of_each_declared_queue(transport: CloudTasksTransport, queues: Queues) -> None:
+    admin = QueueAdmin(transport)
+    for name in ("mail", "slow"):
+        admin.create(QueueSettings(name=name))
+        admin.resume(name)
+    admin.pause("slow")
+    with configured(transport=transport, store="memory", queues=["gone", "mail", "slow"]):
+        gone, mail, slow = take(current(), 10)["queues"]
+    assert (mail["state"], slow["state"], mail["tasks"]) == ("running", "paused", None)
+    assert (gone["state"], "NOT_FOUND" in gone["error"]) == ("unknown", True)
+
+
+def test_a_service_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def refuse(admin: QueueAdmin, name: str) -> str:
+        asked.append(name)
+        raise TransportError("GetQueue: UNAVAILABLE: no route", code="UNAVAILABLE")
+
+    monkeypatch.setattr(QueueAdmin, "state", refuse)
+    nowhere = CloudTasksTransport(project="p", location="l", emulator_host="127.0.0.1:1")
+    with configured(transport=nowhere, store="memory", queues=["mail", "slow"]):
+        mail, slow = take(current(), 10)["queues"]
+    assert asked == ["mail"]
+    assert (mail["state"], slow["state"], slow["error"]) == ("unknown", "unknown", "")
+    assert "UNAVAILABLE" in mail["error"]
 
 
 def test_what_is_wrong_with_a_new_queue_is_no_queue_that_is_there(

@@ -1,5 +1,5 @@
-"""`python -m defer_core sweep`, `… dead`, `… queues` and `… health`, configured by `DEFER_*` variables, or by the
-module that `--app` names: `python -m defer_core --app shop.main sweep`."""
+"""The commands `python -m defer_core sweep`, `… status`, `… health`, `… dead` and `… queues`, configured by `DEFER_*`
+variables, or by the module that `--app` names: `python -m defer_core --app shop.main sweep`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ COMMANDS: dict[str, Command] = {
         commands.run_sweep,
         "send what a crash left, requeue what stalled",
     ),
+    "status": (commands.add_status_arguments, commands.run_status, "the queues, the stores, and what fails"),
     "dead": (commands.add_dead_arguments, commands.run_dead, "the dead letters"),
     "queues": (commands.add_queue_arguments, commands.run_queues, "the declared queues of Cloud Tasks"),
     "health": (

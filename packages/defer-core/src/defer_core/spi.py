@@ -47,9 +47,10 @@ from .stores.base import readable as read_records
 from .task import RetryOptions, Routing, Task, TaskOptions
 from .telemetry.metrics import count_rows
 from .text import last_line, one_line, printable, storable, traceback_of
-from .transports.base import Message, Transport
+from .transports.base import Message, QueueState, Transport
 from .upkeep.dead_letters import rerun
 from .upkeep.failing import is_logged
+from .upkeep.sections import register_section
 from .upkeep.sweep import register_sweeper, sweep
 from .wire.callables import label, resolve, to_ref, to_runnable_ref
 from .wire.decoder import unpack as decode
@@ -65,10 +66,12 @@ if TYPE_CHECKING:
         add_dead_arguments,
         add_health_arguments,
         add_queue_arguments,
+        add_status_arguments,
         add_sweep_arguments,
         run_dead,
         run_health,
         run_queues,
+        run_status,
         run_sweep,
     )
     from .stores.sqlite_file import SQLiteFile
@@ -112,6 +115,7 @@ __all__ += [
     "CloudTasksTransport",
     "Message",
     "QueueAdmin",
+    "QueueState",
     "SQLiteFile",
     "Transport",
     "callable_in",
@@ -146,6 +150,7 @@ __all__ += [
     "add_health_arguments",
     "add_layer",
     "add_queue_arguments",
+    "add_status_arguments",
     "add_sweep_arguments",
     "app_engine_environment",
     "as_configured",
@@ -168,6 +173,7 @@ __all__ += [
     "run_dead",
     "run_health",
     "run_queues",
+    "run_status",
     "run_sweep",
     "set_source",
     "wiping",
@@ -185,6 +191,7 @@ __all__ += [
     "finished",
     "label",
     "parse_options",
+    "register_section",
     "register_sweeper",
     "resolve",
     "to_ref",
@@ -192,8 +199,8 @@ __all__ += [
     "traceback_of",
 ]
 
-_COMMANDS = [f"{what}_arguments" for what in ("add_dead", "add_health", "add_queue", "add_sweep")]
-_COMMANDS += ["run_dead", "run_health", "run_queues", "run_sweep"]
+_COMMANDS = [f"{what}_arguments" for what in ("add_dead", "add_health", "add_queue", "add_status", "add_sweep")]
+_COMMANDS += ["run_dead", "run_health", "run_queues", "run_status", "run_sweep"]
 _LATER = {
     **dict.fromkeys(_COMMANDS, "commands"),
     "CloudTasksTransport": "transports.cloud.transport",

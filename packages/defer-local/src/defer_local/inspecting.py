@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from defer_core.errors import ConfigError
-from defer_core.spi import callable_in, clock, one_line
+from defer_core.spi import QueueState, callable_in, clock, one_line
 
 from . import rows
 from .queue import DurableQueue
@@ -47,6 +47,21 @@ def inspect(action: str, file: Path, names: Sequence[str], *, as_json: bool, lim
         _print_table(found)
         if action == "list" and total > len(found):
             print(f"… and {total - len(found):,} more (--limit 0 shows all).")
+
+
+def states(file: Path) -> list[QueueState]:
+    """Return what is known of each queue of a file; nothing if there is no file yet. Raises ConfigError for one that
+    cannot be read."""
+    if not file.exists():
+        return []
+    with _opened(file) as connection:
+        known = _chosen(connection, file, ())
+        counts = {queue: _counts(connection, queue) for queue in known}
+    shown = ("tasks", "due", "running")
+    return [
+        QueueState(name=queue, state=state.lower(), **{each: counts[queue][each] for each in shown})
+        for queue, state in known.items()
+    ]
 
 
 def purge(file: Path, names: Sequence[str], *, agreed: bool, ask: Callable[[str], str] = input) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from defer_core.errors import TaskAlreadyExistsError, TransportError, TransportUnavailableError
-from defer_core.spi import Message, RetryOptions, Transport, clock, refuse_on_google_cloud
+from defer_core.spi import Message, QueueState, RetryOptions, Transport, clock, refuse_on_google_cloud
 
+from .inspecting import states
 from .living import BEAT_LASTS, Watch
 from .queue import DurableQueue
 from .queued import QueuedTask
@@ -60,6 +61,9 @@ class LocalTransport(Transport):
 
     def retry_of(self, queue: str) -> RetryOptions:
         return self.queue.retry_of(queue)
+
+    def queue_states(self) -> list[QueueState]:
+        return states(self.queue.file.path)
 
     def close(self) -> None:
         self.queue.close()

@@ -23,6 +23,24 @@ class Message:
     """Where and when it goes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueueState:
+    """What is known of a queue."""
+
+    name: str
+    """Its short name."""
+    state: str = ""
+    """`running`, `paused` or `disabled`; `unknown` where it could not be asked, empty where a queue has no state."""
+    tasks: int | None = None
+    """How many tasks it has, those that are running among them; None if it does not say."""
+    due: int | None = None
+    """How many of them are due, and wait to be run."""
+    running: int | None = None
+    """How many of them are running."""
+    error: str = ""
+    """Why it could not be asked."""
+
+
 class Transport(ABC):
     """Hands messages to a queue."""
 
@@ -60,6 +78,10 @@ class Transport(ABC):
     def retry_of(self, queue: str) -> RetryOptions | None:
         """Return how a queue repeats a failing task, if this transport knows that for certain, else None."""
         return None
+
+    def queue_states(self) -> Sequence[QueueState]:
+        """Return what is known of the queues that have been used; nothing, if that takes the answer of a service."""
+        return ()
 
     def in_transaction(self) -> bool:
         """Return True if the caller is in a transaction that this transport can join natively."""

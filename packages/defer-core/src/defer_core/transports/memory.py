@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -11,7 +12,7 @@ from typing import ClassVar
 from .. import clock
 from ..errors import TaskAlreadyExistsError
 from ..record import new_id
-from .base import Message, Transport
+from .base import Message, QueueState, Transport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,14 @@ class MemoryTransport(Transport):
         with self._lock:
             found = [task for (of, _), task in self.tasks.items() if queue is None or of == queue]
         return sorted(found, key=lambda task: (task.due, task.order))
+
+    def queue_states(self) -> list[QueueState]:
+        now, found = clock.now(), self.queued()
+        tasks, due = Counter[str](), Counter[str]()
+        for each in found:
+            tasks[each.message.routing.queue] += 1
+            due[each.message.routing.queue] += each.due <= now
+        return [QueueState(name=name, tasks=tasks[name], due=due[name]) for name in sorted(tasks)]
 
     def remove(self, task: QueuedTask) -> None:
         """Remove a task; its name stays taken."""
