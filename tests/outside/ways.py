@@ -47,6 +47,11 @@ PYTHON: dict[str, tuple[str, str]] = {
         "assert current().the_transport.target.parent.startswith('projects/shop/')",
     ),
     "docs/keys.md: configure(": ("from defer_core import configure", ""),
+    "docs/monitoring.md: from opentelemetry import metrics, trace": (
+        "",
+        f"{MEMORY.format('')}from defer_core.testing import drain\ndefer(print, 'ran')\nassert drain().done == 1\n"
+        "assert tracing.force_flush() and metrics.get_meter_provider().force_flush()",
+    ),
     "docs/operations.md: from defer_core import health": (
         f"import flask\n{MEMORY.format('')}app = flask.Flask('shop')\n",
         "answer = app.test_client().get('/healthz')\n"
@@ -194,6 +199,11 @@ SHELL: dict[str, tuple[str, str, str]] = {
         "Hello, world.",
         "says 'Hello, world.'",
     ),
+    "examples/prometheus/README.md: pip install -r": (
+        "cp $ROOT/examples/prometheus/* .",
+        "Traceback",  # of the task that becomes a dead letter
+        "says 'Hello, world.' && says 'All rows are counted.' && says defer_outbox_age_seconds",
+    ),
     "packages/defer-core/README.md: pip install": ("", "Successfully installed", ""),
     "packages/defer-djangae/README.md: pip uninstall djangae": ("", "Applying defer_iteration", ""),
     "packages/defer-gae-handler/README.md: pip install": ("", "Successfully installed", ""),
@@ -231,6 +241,7 @@ AS_TYPED = {
     "defer-local purge mail": "defer-local purge mail --yes",
     "pip uninstall djangae": "pip uninstall --yes djangae",
     "pip install -r requirements.txt 'defer-local[grpc]'": "pip install 'defer-local[grpc]'",  # gunicorn is here
+    "pip install -r requirements.txt": "pip install defer-django defer-iteration defer-local",  # and the exporter
 }
 """What a reader puts for what is printed."""
 
@@ -249,6 +260,7 @@ NOT_RUN = {
     "docs/from-djangae.md: INSTALLED_APPS = ": KEPT,
     "docs/from-djangae.md: defer-djangae            # on a laptop": "it is a line of a list of requirements",
     "docs/from-google-deferred.md: app_engine_apis: true": "it is a part of app.yaml, which only App Engine reads",
+    "docs/monitoring.md: # DeferOutboxIsLate": "Cloud Monitoring alone reads it; a test compares it with alerts.yml",
     "docs/sweep.md: # cron.yaml": "only App Engine reads it",
     "packages/defer-djangae/README.md: DEFER = ": KEPT,
     "packages/defer-local/README.md: Task 4503599627370496": "it is a page of a log",
