@@ -20,6 +20,7 @@ INSTALLED_APPS = [
     "testapp",
 ]
 MIDDLEWARE = [
+    "content_policy.strict",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",

@@ -115,7 +115,7 @@ def test_the_rows_are_named(queue: Any, source: Any, said: str) -> None:
         ({}, "a row that raises", "is called again"),
         ({"_on_error": "fail", "_max_attempts": 1}, "a row that raises", "fails the iteration after 1 call"),
         ({"_on_error": "quarantine"}, "a row that raises", "is set aside after 5 calls"),
-        ({"_atomic": True, "_rebalance": True}, "options", "_atomic=True, _rebalance=True"),
+        ({"_atomic": True, "_limit": 7}, "options", "_atomic=True, _limit=7"),
         ({"_queue": "slow"}, "queue", "slow"),
         ({"_on_failed": iterations.on_failed}, "when it fails", "testapp.iterations.on_failed"),
         ({"_throttle": iterations.throttle}, "throttle", "testapp.iterations.throttle"),

@@ -21,9 +21,9 @@ def share(part: int, whole: int | None) -> str:
     return _("%(number)s %%") % {"number": min(100 * part // whole, 100)} if whole else ""
 
 
-def at(seconds: float) -> str:
-    """Return a time (in seconds since the epoch) in the format of the language and in the current time zone."""
-    return formats.date_format(localtime(_datetime(seconds)), "DATETIME_FORMAT")
+def at(seconds: float, form: str = "DATETIME_FORMAT") -> str:
+    """Return a time (in seconds since the epoch) in a format of the language and in the current time zone."""
+    return formats.date_format(localtime(_datetime(seconds)), form)
 
 
 def span(start: float, end: float) -> str:

@@ -16,6 +16,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -143,14 +144,19 @@ class IterationList(ChangeList):
 class IterationAdmin(admin.ModelAdmin):
     """Shows iterations and controls them; they are begun by code, and are not written by hand."""
 
-    list_display = ("what", "condition", "progress", "done_of", "shards", "when", "age")
+    list_display = ("what", "condition", "progress", "shards", "when")
     list_filter = (StateFilter,)
     list_per_page = 50
+    show_facets = admin.ShowFacets.NEVER
     search_fields = ("id", "name", "label")
     actions = None
     change_list_template = "admin/defer_iteration/iteration/change_list.html"
 
     # --- the list -----------------------------------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        title = capfirst(self.opts.verbose_name_plural)
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return IterationList
@@ -178,37 +184,34 @@ class IterationAdmin(admin.ModelAdmin):
             '<span class="defer-badge is-{}">{}</span>', row.state, page.STATES[IterationState(row.state)]
         )
 
-    @admin.display(description=gettext_lazy("progress"))
-    def progress(self, row: Any) -> SafeString | str:
+    @admin.display(description=gettext_lazy("progress"), ordering="rows")
+    def progress(self, row: Any) -> SafeString:
+        said = page.of_total(row.done_rows, row.total)
         if not row.total:
-            return "–"
+            return format_html('<span class="defer-quiet">{}</span>', said)
         kind = "is-done" if row.state == IterationState.DONE else "is-failing" if row.tally.failing else ""
         return format_html(
-            '<progress class="defer-bar {}" value="{}" max="{}" aria-label="{}"></progress> {}',
+            '<progress class="defer-bar {}" value="{}" max="{}" aria-label="{}"></progress><br>{} '
+            '<span class="defer-quiet">({})</span>',
             kind,
             min(row.done_rows, row.total),
             row.total,
             _("Rows done"),
+            said,
             share(row.done_rows, row.total),
         )
 
-    @admin.display(description=gettext_lazy("rows"), ordering="rows")
-    def done_of(self, row: Any) -> str:
-        return page.of_total(row.done_rows, row.total)
-
-    @admin.display(description=gettext_lazy("shards done"))
-    def shards(self, row: Any) -> str:
-        return str(row.tally) if row.tally.shards else "–"
+    @admin.display(description=gettext_lazy("shards"))
+    def shards(self, row: Any) -> SafeString | str:
+        failing = format_html('<br><span class="defer-line">{}</span>', row.tally.trouble) if row.tally.failing else ""
+        return format_html("{}{}", row.tally, failing) if row.tally.shards else "–"
 
     @admin.display(description=gettext_lazy("started"), ordering="created")
-    def when(self, row: Iteration) -> str:
-        return at(row.created)
-
-    @admin.display(description=gettext_lazy("age"))
-    def age(self, row: Iteration) -> str:
-        if row.finished is None:
-            return span(row.created, clock.now())
-        return _("took %(time)s") % {"time": span(row.created, row.finished)}
+    def when(self, row: Iteration) -> SafeString:
+        age = _("for %(time)s") if row.finished is None else _("took %(time)s")
+        said = age % {"time": span(row.created, clock.now() if row.finished is None else row.finished)}
+        when = at(row.created, "SHORT_DATETIME_FORMAT")
+        return format_html('{}<br><span class="defer-quiet">{}</span>', when, said)
 
     # --- permissions --------------------------------------------------------------------------------------------------
 

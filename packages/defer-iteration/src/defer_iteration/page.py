@@ -42,7 +42,7 @@ Facts = list[tuple[str, str]]
 _HIDDEN = "••••••"
 _LONGEST_SET = 2_000
 """How many characters of the values that were collected are shown."""
-_SHOWN_APART = {"queue", "shards", "order_field", "delete_marker", "on_error", "max_attempts", "on_failed"}
+_SHOWN_APART = {"queue", "shards", "order_field", "delete_marker", "on_error", "max_attempts", "on_failed", "rebalance"}
 """Options that are shown in words, or say nothing that a person looks for."""
 _MODEL = re.compile(rb"\x93\x94(?:\x8c.([\w.]+)\x94|h.)\x8c.([\w.]+)\x94\x93", re.DOTALL)
 """The second class in a pickle, after that of the queryset: a module, unless that is the same, and a name."""
@@ -65,9 +65,12 @@ class Tally:
     """How many have failed since they last finished a row."""
 
     def __str__(self) -> str:
-        said = _("%(done)s of %(shards)s") % {"done": self.done, "shards": self.shards}
-        failing = ngettext("%(number)s failing", "%(number)s failing", self.failing) % {"number": self.failing}
-        return f"{said}, {failing}" if self.failing else said
+        return _("%(done)s of %(shards)s") % {"done": self.done, "shards": self.shards}
+
+    @property
+    def trouble(self) -> str:
+        """How many fail, in words."""
+        return ngettext("%(number)s failing", "%(number)s failing", self.failing) % {"number": self.failing}
 
 
 def tallies(ids: Sequence[str], alias: str) -> dict[str, Tally]:
@@ -310,7 +313,7 @@ def _in_short(reason: str) -> str:
 def _facts(iteration: Iteration, tally: Tally) -> Facts:
     options, end = iteration.options, iteration.finished
     return [
-        *([(_("shards done"), str(tally))] if tally.shards else []),
+        *([(_("shards done"), f"{tally}, {tally.trouble}" if tally.failing else str(tally))] if tally.shards else []),
         (_("started"), at(iteration.created)),
         *([(_("age"), span(iteration.created, clock.now()))] if end is None else []),
         *([] if end is None else [(_("ended"), at(end)), (_("took"), span(iteration.created, end))]),

@@ -89,6 +89,7 @@
     if (on && !isBusy()) {
       try {
         const answer = await fetch(location.href, { headers: { "X-Requested-With": "XMLHttpRequest" }, redirect: "error" });
+        if (answer.status === 404) return location.reload(); // what it shows is gone: the site says so
         if (!answer.ok) throw new Error(answer.status);
         const text = await answer.text();
         if (!isBusy()) replaceParts(new DOMParser().parseFromString(text, "text/html"));
