@@ -20,7 +20,7 @@ from defer_core.spi import State, TaskRecord, clock, new_id
 from defer_django.models import DeferredTask
 
 urlpatterns = [path("defer/", include("defer_django.urls"))]
-pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]
 
 
 @pytest.fixture(autouse=True)
