@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 
 from defer_core import CloudLoggingFormatter, Delivery
 from defer_core.delivery import Ending, running
@@ -78,6 +79,16 @@ def test_the_project_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT")
     monkeypatch.delenv("CLOUD_TASKS_PROJECT_ID", raising=False)
     assert json.loads(CloudLoggingFormatter().format(record))[TRACE] == ID
+
+
+@pytest.mark.usefixtures("in_a_task")
+def test_a_span_of_opentelemetry_is_nearer_than_the_request() -> None:
+    context = trace.SpanContext(trace_id=0xA, span_id=0xB, is_remote=False)
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        told = written()
+        about = written(**of_attempt(HERE, Ending.DONE))
+    assert (told[TRACE], told[SPAN_ID]) == (f"projects/shop/traces/{'0' * 31}a", f"{'0' * 15}b")
+    assert told["task"] == "7f" and about[TRACE] == f"projects/shop/traces/{ID}"
 
 
 def test_no_extra_replaces_what_every_record_has() -> None:

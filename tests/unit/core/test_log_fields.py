@@ -14,16 +14,16 @@ ID, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 @pytest.mark.parametrize(
     ("header", "found"),
     [
-        (f"00-{ID}-{SPAN}-01", (ID, SPAN, True)),
-        (f"00-{ID}-{SPAN}-00", (ID, SPAN, False)),
-        (f"cc-{ID}-{SPAN}-01-of-a-later-version", (ID, SPAN, True)),
-        (f"{ID}/{int(SPAN, 16)};o=1", (ID, SPAN, True)),
-        (f"{ID.upper()}/17", (ID, "0000000000000011", False)),
-        (f"{ID};o=1", (ID, "", True)),
-        (ID, (ID, "", False)),
+        (f"00-{ID}-{SPAN}-01", (ID, SPAN)),
+        (f"00-{ID}-{SPAN}-00", (ID, SPAN)),
+        (f"cc-{ID}-{SPAN}-01-of-a-later-version", (ID, SPAN)),
+        (f"{ID}/{int(SPAN, 16)};o=1", (ID, SPAN)),
+        (f"{ID.upper()}/17", (ID, "0000000000000011")),
+        (f"{ID};o=1", (ID, "")),
+        (ID, (ID, "")),
     ],
 )
-def test_a_trace_is_read_from_either_header(header: str, found: tuple[str, str, bool]) -> None:
+def test_a_trace_is_read_from_either_header(header: str, found: tuple[str, str]) -> None:
     assert trace_of(header) == found
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timezone
@@ -29,8 +30,9 @@ class CloudLoggingFormatter(logging.Formatter):
     a traceback as `stack_trace`.
 
     What is logged in a task, by whatever logger, has the task's `task`, `queue` and `attempt`, and the trace of its
-    request, so that the viewer shows it below that request. `project` is the Google Cloud project of the traces, by
-    default the environment's (GOOGLE_CLOUD_PROJECT). Never raises for what a record has.
+    request, so that the viewer shows it below that request; or OpenTelemetry's, where that has opened a span. `project`
+    is the Google Cloud project of the traces, by default the environment's (GOOGLE_CLOUD_PROJECT). Never raises for
+    what a record has.
     """
 
     def __init__(self, *, project: str | None = None) -> None:
@@ -39,7 +41,7 @@ class CloudLoggingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         delivery = current_delivery()
-        found = {} if delivery is None else log_fields.named(delivery)
+        found = ({} if delivery is None else log_fields.named(delivery)) | _span()
         found |= {name: value for name, value in record.__dict__.items() if name not in _OF_EVERY_RECORD}
         found = {name: _plain(value) for name, value in found.items()}
         if _TRACE.fullmatch(str(found.get("trace"))):
@@ -62,6 +64,15 @@ class CloudLoggingFormatter(logging.Formatter):
         if trace := _traceback(record):
             own["stack_trace"] = trace
         return own
+
+
+def _span() -> dict[str, str]:
+    """Return the trace and the span that OpenTelemetry has opened here, if the process has loaded it."""
+    otel = sys.modules.get("opentelemetry.trace")
+    context = None if otel is None else otel.get_current_span().get_span_context()
+    if context is None or not context.is_valid:
+        return {}
+    return {"trace": f"{context.trace_id:032x}", "span": f"{context.span_id:016x}"}
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -10,8 +10,8 @@ from .delivery import Delivery
 from .text import one_line
 
 _HEADERS = (
-    re.compile(r"[0-9a-f]{2}-(?P<id>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"),  # traceparent
-    re.compile(r"(?P<id>[0-9A-Fa-f]{32})(/(?P<number>[0-9]{1,20}))?(;o=(?P<flags>[0-9]))?\Z"),  # X-Cloud-Trace-Context
+    re.compile(r"[0-9a-f]{2}-(?P<id>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}"),  # traceparent
+    re.compile(r"(?P<id>[0-9A-Fa-f]{32})(/(?P<number>[0-9]{1,20}))?(;o=[0-9])?\Z"),  # X-Cloud-Trace-Context
 )
 
 
@@ -22,8 +22,6 @@ class Trace(NamedTuple):
     """32 hexadecimal digits."""
     span: str
     """16 of them; empty if the request names none."""
-    sampled: bool
-    """True if it is recorded."""
 
 
 def trace_of(header: str) -> Trace | None:
@@ -33,7 +31,7 @@ def trace_of(header: str) -> Trace | None:
         return None
     parts = found.groupdict()
     span = parts.get("span") or (f"{int(parts['number']):016x}"[-16:] if parts.get("number") else "")
-    return Trace(found["id"].lower(), span, bool(int(found["flags"] or "0", 16) & 1))
+    return Trace(found["id"].lower(), span)
 
 
 def named(delivery: Delivery) -> dict[str, Any]:

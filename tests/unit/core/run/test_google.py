@@ -11,6 +11,7 @@ import services
 from defer_core import (
     PermanentTaskFailure,
     SingularTaskFailure,
+    current_delivery,
     defer,
 )
 from defer_core.record import State
@@ -73,3 +74,19 @@ def test_googles_own_handler_asks_as_far_as_it_knows(
             with pytest.raises(Exception, match="failed for good"):
                 func(*args, **kwargs)
     assert calls == [(1,)] * runs
+
+
+def note_delivery() -> None:
+    calls.append(current_delivery())
+
+
+def test_the_attempt_has_what_the_request_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_X_APPENGINE_QUEUENAME", "mail")
+    monkeypatch.setenv("HTTP_X_CLOUD_TRACE_CONTEXT", "4bf92f3577b34da6a3ce929d0e0e4736/17")
+    calls.clear()
+    with in_memory():
+        function, arguments, _ = pickle.loads(body_of(note_delivery))
+        function(*arguments)
+    [delivery] = calls
+    assert (delivery.target, delivery.queue) == ("google", "mail")
+    assert delivery.trace == "4bf92f3577b34da6a3ce929d0e0e4736/17"

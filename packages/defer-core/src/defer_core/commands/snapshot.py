@@ -126,18 +126,24 @@ def _asked(admin: QueueAdmin, names: list[str]) -> Iterator[QueueState]:
 
 
 def _counted(store: TaskStore) -> StoreRow:
-    row = StoreRow(
-        store=store.name, alias=store.alias, waiting=None, late=None, oldest=None, sent=None, failing=None, dead=None,
-        error="",
-    )  # fmt: skip
     try:
         now, oldest = clock.now(), store.oldest_pending()
-        row["waiting"], row["late"] = store.count(State.PENDING), store.count(State.PENDING, due=now)
-        row["oldest"] = None if oldest is None else round(max(0.0, now - oldest), 1)
-        row["sent"], row["failing"], row["dead"] = map(store.count, (State.SENT, State.FAILING, State.DEAD))
+        return StoreRow(
+            store=store.name,
+            alias=store.alias,
+            waiting=store.count(State.PENDING),
+            late=store.count(State.PENDING, due=now),
+            oldest=None if oldest is None else round(max(0.0, now - oldest), 1),
+            sent=store.count(State.SENT),
+            failing=store.count(State.FAILING),
+            dead=store.count(State.DEAD),
+            error="",
+        )
     except Exception as error:
-        row["error"] = one_line(repr(error))
-    return row
+        return StoreRow(
+            store=store.name, alias=store.alias, waiting=None, late=None, oldest=None, sent=None, failing=None,
+            dead=None, error=one_line(repr(error)),
+        )  # fmt: skip
 
 
 def _failing(stores: tuple[TaskStore, ...], config: Config, limit: int) -> Iterator[FailingRow]:

@@ -16,8 +16,8 @@ def run_envelope(wire: bytes) -> Any:
     """Run one envelope under Google's `deferred` handler, whose own failures say what to answer. Returns what the
     callable returned. Exceptions propagate."""
     # the SDK's middleware puts the request's headers here, in an environment of one request
-    queue = os.environ.get("HTTP_X_APPENGINE_QUEUENAME", "")
-    return run_body(frame.wrap(wire), Delivery(target="google", queue=queue))
+    queue, trace = (os.environ.get(f"HTTP_X_{name}", "") for name in ("APPENGINE_QUEUENAME", "CLOUD_TRACE_CONTEXT"))
+    return run_body(frame.wrap(wire), Delivery(target="google", queue=queue, trace=trace))
 
 
 def run_body(body: bytes, delivery: Delivery) -> Any:
