@@ -57,16 +57,17 @@ def datastore_emulator() -> str:
 
 
 def firestore_emulator(name: str = "firestore") -> str:
-    """`host:port` of Google's Firestore emulator in Datastore mode, one for each `name`; skips where it is missing.
+    """`host:port` of Google's Firestore emulator in Datastore mode, one for each `name` and worker; skips where it is
+    missing.
 
     There a query in a transaction locks its whole kind, in every namespace, and a write outside of one waits for that
     until its call is given up: processes that are to run at once need one each.
     """
-    return _or_skip(lambda: start_firestore(name))
+    return _or_skip(lambda: start_firestore(f"{name}-{_worker()}"))
 
 
 def start_firestore(name: str = "firestore") -> str:
-    """The same, outside of tests. Raises MissingServiceError."""
+    """The same, outside of tests, for all processes of the run. Raises MissingServiceError."""
     return _shared(name, _start_firestore)
 
 
