@@ -86,18 +86,21 @@ def test_rows_that_are_passed_again_are_counted_once(
     assert rows_counted(told) == {"testapp.iterations.callback": 6}
 
 
-def test_a_shard_that_the_sweep_requeues_goes_on_in_the_trace_of_the_sweep(
-    told: Telemetry, queue: Any, rows: Any
+@pytest.mark.parametrize("lost", ["plan", "shard", "finalize"])
+def test_what_the_sweep_requeues_goes_on_with_the_trace_of_the_caller(
+    told: Telemetry, queue: Any, rows: Any, lost: str
 ) -> None:
     rows(4)
     start = clock.now()
-    walk(Row.objects.all(), iterations.callback, iterations.finalize, _shards=1)
-    finish(queue, queue.queued()[0])
+    with told.tracer.start_as_current_span("POST /orders") as caller:
+        walk(Row.objects.all(), iterations.callback, iterations.finalize, _shards=1)
+    for _ in range(("plan", "shard", "finalize").index(lost)):
+        finish(queue, queue.queued()[0])
     queue.clear()
-    with clock.replaced(lambda: start + 120):
+    with clock.replaced(lambda: start + 700):
         with told.tracer.start_as_current_span("GET /_ah/cron"):
-            sweep()
+            assert sweep().counts["requeued"] == 1
         drain(queue)
     assert iterations.finalized == [()]
-    last = told.spans("process default")[-1]
-    assert last.context.trace_id == told.span("GET /_ah/cron").context.trace_id
+    traces = {each.context.trace_id for each in told.spans("process default")}
+    assert traces == {caller.get_span_context().trace_id}

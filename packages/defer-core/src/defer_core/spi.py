@@ -46,6 +46,8 @@ from .stores.base import ForgetList, TaskStore
 from .stores.base import readable as read_records
 from .task import RetryOptions, Routing, Task, TaskOptions
 from .telemetry.metrics import count_rows
+from .telemetry.spans import going_on as going_on_with_trace
+from .telemetry.spans import outgoing as current_trace
 from .text import last_line, one_line, printable, storable, traceback_of
 from .transports.base import Message, QueueState, Transport
 from .upkeep.dead_letters import rerun
@@ -184,11 +186,13 @@ __all__ += [
     "check_arguments",
     "check_placement",
     "count_rows",
+    "current_trace",
     "decode",
     "encode",
     "enqueue_many",
     "failure_of",
     "finished",
+    "going_on_with_trace",
     "label",
     "parse_options",
     "register_section",

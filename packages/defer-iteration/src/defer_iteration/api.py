@@ -15,6 +15,7 @@ from defer_core.spi import (
     check_placement,
     clock,
     current,
+    current_trace,
     label,
     nearest,
     new_id,
@@ -226,6 +227,7 @@ def _options(*, routing: dict[str, Any], **given: Any) -> IterationOptions:
         version=where.version,
         instance=where.instance,
         dispatch_deadline=where.dispatch_deadline,
+        trace=current_trace(),
         **given,
     )
 

@@ -42,7 +42,17 @@ Facts = list[tuple[str, str]]
 _HIDDEN = "••••••"
 _LONGEST_SET = 2_000
 """How many characters of the values that were collected are shown."""
-_SHOWN_APART = {"queue", "shards", "order_field", "delete_marker", "on_error", "max_attempts", "on_failed", "rebalance"}
+_SHOWN_APART = {
+    "queue",
+    "shards",
+    "order_field",
+    "delete_marker",
+    "on_error",
+    "max_attempts",
+    "on_failed",
+    "rebalance",
+    "trace",
+}
 """Options that are shown in words, or say nothing that a person looks for."""
 _MODEL = re.compile(rb"\x93\x94(?:\x8c.([\w.]+)\x94|h.)\x8c.([\w.]+)\x94\x93", re.DOTALL)
 """The second class in a pickle, after that of the queryset: a module, unless that is the same, and a name."""

@@ -33,6 +33,22 @@ def outgoing() -> dict[str, str]:
 
 
 @contextmanager
+def going_on(trace: Mapping[str, str]) -> Iterator[None]:
+    """Go on with a trace that `outgoing` has returned, in a `with` block; with the surrounding one if it is empty."""
+    if not (trace and is_loaded()):
+        yield
+        return
+    from opentelemetry.context import attach, detach, get_current
+    from opentelemetry.propagate import extract
+
+    token = attach(extract(trace, get_current()))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+@contextmanager
 def sending(queue: str, label: str) -> Iterator[Any]:
     """Open the span of a `defer()`, or of many tasks deferred at once, for a `with` block. An exception is recorded."""
     from opentelemetry.trace import SpanKind

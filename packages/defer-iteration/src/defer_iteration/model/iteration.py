@@ -82,6 +82,8 @@ class IterationOptions:
     """How many rows all shards together pass in a second at most; None is without limit."""
     rebalance: bool = False
     """Whether a shard gives parts of what is left of its range to shards that are done."""
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """The trace of the caller, with which the tasks go on that the sweep requeues; empty if there is none."""
 
     @property
     def shard_rows_per_second(self) -> float | None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from defer_core.spi import clock
+from defer_core.spi import clock, going_on_with_trace
 
 from ..model.iteration import Iteration, IterationState
 from ..model.shard import Shard, Stalled
@@ -57,12 +57,13 @@ def _enqueue_successor(scheduler: Scheduler, stalled: Stalled) -> Iteration | No
     iteration = store.get(stalled.iteration_id)
     if requeued is None or iteration is None:
         return None
-    if isinstance(requeued, Shard):
-        scheduler.enqueue_shards(iteration, [requeued])
-    elif requeued.state is IterationState.NEW:
-        scheduler.enqueue_plan(requeued)
-    else:
-        scheduler.enqueue_finalize(requeued)
+    with going_on_with_trace(iteration.options.trace):
+        if isinstance(requeued, Shard):
+            scheduler.enqueue_shards(iteration, [requeued])
+        elif requeued.state is IterationState.NEW:
+            scheduler.enqueue_plan(requeued)
+        else:
+            scheduler.enqueue_finalize(requeued)
     return iteration
 
 
