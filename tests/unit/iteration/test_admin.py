@@ -88,7 +88,7 @@ def test_the_list_says_how_far_each_has_come(queue: Any, rows: Any, admin: Clien
     assert "1,200 of 1,200" in text and "0 of 1,200" in text and "0 of 3" in text
     assert text.index(running.id) < text.index(done.id)  # history comes last
     assert 'value="1200" max="1200"' in text and "100 %" in text
-    assert "reprice" in text and "took 0 seconds" in text
+    assert "reprice" in text and "took " in text
 
 
 def test_the_list_counts_shards_that_fail(queue: Any, rows: Any, admin: Client) -> None:
@@ -128,7 +128,7 @@ def test_the_list_costs_the_same_for_any_number(queue: Any, rows: Any, admin: Cl
         begin(_shards=2)
     with CaptureQueriesContext(connections["default"]) as queries:
         admin.get(LIST)
-    assert len(queries) == 6, [each["sql"] for each in queries]  # session, user, two counts, iterations, shards
+    assert len(queries) == 5, [each["sql"] for each in queries]  # session, user, their number, iterations, shards
 
 
 def test_a_page_shows_an_iteration_under_way(queue: Any, rows: Any, admin: Client) -> None:

@@ -47,6 +47,10 @@ def planned(queue: Any, source: Any = None, **options: Any) -> IterationHandle:
     return handle
 
 
+def shard(handle: IterationHandle, index: int) -> Any:
+    return models.Shard.objects.filter(pk=f"{handle.id}-{index}")
+
+
 def test_nothing_is_revived(queue: Any, rows: Any) -> None:
     rows(2)
     handle = planned(queue, args=[Trap()])
@@ -60,8 +64,8 @@ def test_nothing_is_revived(queue: Any, rows: Any) -> None:
     Trap.revived.clear()  # what is packed may be tried out
     page = shown(handle)
     assert Trap.revived == []
-    (shard,) = page.shards
-    for said in (shard.position, shard.keys, page.quarantined[0][0], fact(page, "callback")):
+    (line,) = page.shards
+    for said in (line.position, line.keys, page.quarantined[0][0], fact(page, "callback")):
         assert "<pickled: " in said
 
 
@@ -140,9 +144,9 @@ def test_a_job_that_cannot_be_read_is_left_out(queue: Any) -> None:
 def test_bars_of_equal_shares(queue: Any, rows: Any) -> None:
     rows(10)
     handle = planned(queue, _shards=3)
-    models.Shard.objects.filter(index=0).update(rows=2)
-    models.Shard.objects.filter(index=1).update(rows=9)  # it was given parts of others
-    models.Shard.objects.filter(index=2).update(rows=1, done=True)
+    shard(handle, 0).update(rows=2)
+    shard(handle, 1).update(rows=9)  # it was given parts of others
+    shard(handle, 2).update(rows=1, done=True)
     bars = [each.bar for each in sorted(shown(handle).shards, key=lambda each: each.shard.index)]
     assert [(each.value, each.most, each.kind) for each in bars if each] == [(2, 4, ""), (4, 4, ""), (4, 4, "is-done")]
 
@@ -170,7 +174,7 @@ def test_of_several_errors_the_last_one_is_shown(queue: Any, rows: Any) -> None:
     rows(4)
     handle = planned(queue, _shards=2)
     for index, when in enumerate((2000.0, 1000.0)):
-        models.Shard.objects.filter(index=index).update(error=f"E: {index}", failed_at=when, errors=2)
+        shard(handle, index).update(error=f"E: {index}", failed_at=when, errors=2)
     error = shown(handle).error
     assert error is not None
     assert (error.where, error.line, error.times) == ("shard 0", "E: 0", 2)

@@ -1,4 +1,4 @@
-"""What the pages of the admin share: style, script, the button that pauses them."""
+"""What the pages of the admin are made of, beside their modules: style, script, templates, translations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from django.contrib.staticfiles import finders
 from django.template.loader import render_to_string
 from hatchling.builders.wheel import WheelBuilder
 
-import defer_django
-
-SOURCES = Path(__file__).parents[3] / "packages/defer-django"
-PACKAGE = Path(defer_django.__file__).parent
-DATA = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".css", ".js", ".html", ".mo"))
+SOURCES = Path(__file__).parents[2] / "packages"
+PACKAGES = {name: SOURCES / name / "src" / name.replace("-", "_") for name in ("defer-django", "defer-iteration")}
+TEMPLATES = [path for package in PACKAGES.values() for path in sorted(package.rglob("templates/**/*.html"))]
 
 
 class Inline(HTMLParser):
@@ -34,23 +32,26 @@ class Inline(HTMLParser):
 
 @pytest.mark.parametrize("name", ["pages.css", "live.js"])
 def test_the_project_serves_them(name: str) -> None:
-    assert finders.find(f"defer_django/{name}") == str(PACKAGE / "static/defer_django" / name)
+    assert finders.find(f"defer_django/{name}") == str(PACKAGES["defer-django"] / "static/defer_django" / name)
 
 
 def test_the_button_is_hidden_where_no_script_runs() -> None:
     assert ' hidden data-on="Live" data-off="Paused"' in render_to_string("admin/defer_django/live_button.html")
 
 
-@pytest.mark.parametrize("path", [path for path in DATA if path.suffix == ".html"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_nothing_in_a_template_is_forbidden_by_a_strict_policy(path: Path) -> None:
     parser = Inline()
     parser.feed(path.read_text())
     assert parser.found == []
 
 
-def test_the_wheel_has_them(tmp_path: Path) -> None:
-    wheel = next(WheelBuilder(str(SOURCES)).build(directory=str(tmp_path), versions=["standard"]))
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_wheel_has_them(name: str, tmp_path: Path) -> None:
+    package = PACKAGES[name]
+    data = {path for path in package.rglob("*") if path.suffix in (".css", ".js", ".html", ".mo")}
+    wheel = next(WheelBuilder(str(SOURCES / name)).build(directory=str(tmp_path), versions=["standard"]))
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert DATA
-    assert {f"defer_django/{path.relative_to(PACKAGE)}" for path in DATA} <= names
+    assert {path.suffix for path in data} >= {".html", ".mo"}
+    assert {f"{package.name}/{path.relative_to(package)}" for path in data} <= names
