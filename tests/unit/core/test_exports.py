@@ -16,8 +16,8 @@ from defer_core.wire.callables import from_ref
 
 NAMES = """
 BulkSendError Call CallableError CallableForbiddenError CloudLoggingFormatter Config ConfigError DeferError Delivery
-Health NotInTransactionError OptionError Outcome PayloadTooLargeError PermanentTaskFailure RetryOptions Routing
-SingularTaskFailure Status Task TaskAlreadyExistsError TaskHandle TaskOptions TaskTooLargeError TransportError
+Health LoggedOnce NotInTransactionError OptionError Outcome PayloadTooLargeError PermanentTaskFailure RetryOptions
+Routing SingularTaskFailure Status Task TaskAlreadyExistsError TaskHandle TaskOptions TaskTooLargeError TransportError
 UnserializableError __version__ adefer configure current_delivery defer defer_many enqueue execute health
 install_signal_handlers is_stopping register_type run_envelope with_signal_handlers
 """.split()

@@ -51,6 +51,12 @@ def test_a_site_with_a_dead_letter_answers_503_with_the_reason() -> None:
     assert answer.json()["reasons"] == ["The store django default has 1 dead letter of the last 24 hours."]
 
 
+def test_a_sick_site_does_not_mail_its_admins_at_each_check(caplog: pytest.LogCaptureFixture) -> None:
+    a_letter()
+    assert get().status_code == 503
+    assert [each.name for each in caplog.records if each.name.startswith("django")] == []
+
+
 def test_a_setting_says_how_long_a_record_may_wait() -> None:
     record = TaskRecord(id=new_id(), envelope=b"", created=clock.now() - 301, due=clock.now())
     DeferredTask.from_record(record).save()

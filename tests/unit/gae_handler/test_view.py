@@ -10,7 +10,7 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 from unit.gae_handler.handled import body_of, calls, crash, fail_once, note
 
-from defer_core import defer
+from defer_core import LoggedOnce, defer
 from defer_core.testing import MemoryTransport
 from defer_gae_handler.django.views import deferred_handler
 
@@ -47,6 +47,30 @@ def test_failures_are_answered_and_reported(client: Client, url: str, queue: Mem
     answer = client.post(url, body_of(queue), content_type=OCTETS, **QUEUE)
     assert answer.status_code == 500
     assert answer.exc_info[0] is ZeroDivisionError  # type: ignore[attr-defined]
+
+
+def test_django_says_nothing_of_what_has_its_line(
+    client: Client, url: str, queue: MemoryTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    defer(fail_once)
+    assert client.post(url, body_of(queue), content_type=OCTETS, **QUEUE).status_code == 408
+    assert client.post(url, b"x", content_type=OCTETS).status_code == 403
+    assert [each.name for each in caplog.records] == ["defer", "defer.handler"]
+    client.get(url, **QUEUE)
+    assert caplog.records[-1].name == "django.request"
+
+
+@pytest.mark.parametrize(("debug", "kept"), [(False, ["defer"]), (True, ["defer", "django.request"])])
+def test_a_task_that_raises_is_one_line_where_the_filter_is(
+    client: Client, url: str, queue: MemoryTransport, caplog: pytest.LogCaptureFixture, settings: Any, debug: bool,
+    kept: list[str],
+) -> None:  # fmt: skip
+    """With DEBUG its traceback is left to Django."""
+    settings.DEBUG = debug
+    defer(crash)
+    assert client.post(url, body_of(queue), content_type=OCTETS, **QUEUE).status_code == 500
+    assert [each.name for each in caplog.records] == ["defer", "django.request"]
+    assert [each.name for each in caplog.records if LoggedOnce().filter(each)] == kept
 
 
 def test_strangers_and_other_methods(client: Client, url: str, queue: MemoryTransport) -> None:

@@ -22,6 +22,7 @@ from .errors import (
     TransportError,
     UnserializableError,
 )
+from .logs import LoggedOnce
 from .run.execute import Outcome, execute
 from .run.google import run_envelope
 from .run.stopping import install_signal_handlers, is_stopping, with_signal_handlers
@@ -43,6 +44,7 @@ __all__ = [
     "DeferError",
     "Delivery",
     "Health",
+    "LoggedOnce",
     "NotInTransactionError",
     "OptionError",
     "Outcome",

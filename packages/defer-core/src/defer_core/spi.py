@@ -21,7 +21,7 @@ from .extras import require_named as require_extras
 from .http_syntax import BODY_TYPE, LOCAL_SECRET, is_absolute, is_header, is_path
 from .http_syntax import encoded as percent_encoded
 from .log_fields import of_attempt as attempt_fields
-from .logs import logger
+from .logs import is_logged, logger
 from .nouns import fast_init
 from .platform import (
     app_engine_environment,
@@ -51,7 +51,6 @@ from .telemetry.spans import outgoing as current_trace
 from .text import last_line, one_line, printable, storable, traceback_of
 from .transports.base import Message, QueueState, Transport
 from .upkeep.dead_letters import rerun
-from .upkeep.failing import is_logged
 from .upkeep.sections import register_section
 from .upkeep.sweep import register_sweeper, sweep
 from .wire.callables import label, resolve, to_ref, to_runnable_ref

@@ -92,6 +92,7 @@ def note(
         names = one_line(delivery.task_name), one_line(task.label), delivery.attempt
         log.exception("Task %s (%s) failed at attempt %d, and that could not be recorded.", *names)
     with suppress(AttributeError):  # an exception with slots is logged twice
+        error._defer_is_shown = shown  # type: ignore[attr-defined]
         error._defer_is_logged = True  # type: ignore[attr-defined]
     # at the attempts between the first and the last a traceback would say the same
     traceback = not shown and (last or (not delivery.retry_count and not quiet))
@@ -135,11 +136,6 @@ def log_attempt(
     if exc_info:
         record.exc_text = traceback_of(error).rstrip()
     log.handle(record)
-
-
-def is_logged(error: BaseException) -> bool:
-    """Return True if an exception is of a failed attempt that has been logged."""
-    return getattr(error, "_defer_is_logged", False)
 
 
 def _in_a_line(error: BaseException) -> str:

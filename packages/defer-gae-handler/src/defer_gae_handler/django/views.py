@@ -27,7 +27,9 @@ def deferred_handler(request: HttpRequest) -> HttpResponse:
         ),
         shown=settings.DEBUG,
     )
-    return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+    response = HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+    response._has_been_logged = answer.status != 405
+    return response
 
 
 def _reader(request: HttpRequest) -> Callable[[int], bytes]:
