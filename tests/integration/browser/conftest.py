@@ -15,6 +15,7 @@ from django.test import Client
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 PROGRAMS = [shutil.which("chromium"), shutil.which("chromedriver")]
@@ -75,6 +76,15 @@ class Browser:
     def until_said(self, words: str, selector: str = "main") -> None:
         """Wait until an element says something."""
         self.until(lambda: words in self.text(selector), f"{selector} does not say {words!r}")
+
+    def reach(self, selector: str) -> Any:
+        """Return an element, to which the tab key has led."""
+        self.find(selector)
+        for _ in range(60):
+            if self.run("return document.activeElement.matches(arguments[0])", selector):
+                return self.chrome.switch_to.active_element
+            self.chrome.switch_to.active_element.send_keys(Keys.TAB)
+        raise AssertionError(f"The tab key does not lead to {selector}.")
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Run JavaScript on the page."""

@@ -75,16 +75,6 @@ def ask(browser: Any, name: str, question: str) -> None:
     browser.until_said(question, f"#ask-{name}")
 
 
-def reach(browser: Any, selector: str) -> Any:
-    """Return an element, to which the tab key has led."""
-    browser.find(selector)
-    for _ in range(60):
-        if browser.run("return document.activeElement.matches(arguments[0])", selector):
-            return browser.chrome.switch_to.active_element
-        browser.chrome.switch_to.active_element.send_keys(Keys.TAB)
-    raise AssertionError(f"The tab key does not lead to {selector}.")
-
-
 def raises(row: Any) -> None:
     raise KeyError("size")
 
@@ -177,11 +167,11 @@ def test_what_is_open_stays_open_while_the_page_goes_on(root: Any, queue: Any) -
 def test_all_is_done_by_the_keyboard_alone(root: Any, queue: Any) -> None:
     handle = begin(queue, 8)
     root.go(page_of(handle))
-    reach(root, "#act-pause").send_keys(Keys.ENTER)
+    root.reach("#act-pause").send_keys(Keys.ENTER)
     root.until_said("Paused: it stops")
-    reach(root, "#ask-cancel summary").send_keys(Keys.SPACE)
+    root.reach("#ask-cancel summary").send_keys(Keys.SPACE)
     root.until(lambda: root.find("#act-cancel").is_displayed())
-    reach(root, "#act-cancel").send_keys(Keys.ENTER)
+    root.reach("#act-cancel").send_keys(Keys.ENTER)
     root.until_said("Cancelled.")
     assert handle.progress().state is IterationState.CANCELLED
 

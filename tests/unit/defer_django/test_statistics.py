@@ -155,8 +155,3 @@ def test_what_waits_is_bounded(at: Any, monkeypatch: pytest.MonkeyPatch) -> None
     count(Ending.DONE)
     statistics.write()
     assert rows() == [(NOW, "mail", 2, 0)]
-
-
-def test_a_share_is_of_all_attempts() -> None:
-    assert Counts(3, 1).share_failed == 0.25
-    assert Counts().share_failed is None

@@ -20,6 +20,7 @@ NOON = 1_800_014_400.0  # 15 January 2027, 12:00 UTC
 def test_numbers_and_spans_are_said_in_the_language(language: str, said: list[str]) -> None:
     with translation.override(language):
         spans = [words.span(NOON, NOON + seconds).replace("\xa0", " ") for seconds in (1.9, 59, 7270)]
+        assert words.span(NOON, NOON + 7270, units=1) == said[-1].partition(",")[0].replace(" ", "\xa0")
         assert [words.number(12345), words.share(1, 4), *spans] == said
 
 

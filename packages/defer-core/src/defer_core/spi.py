@@ -42,6 +42,7 @@ from .send.options import MAX_ETA
 from .send.options import parse as parse_options
 from .send.outbox import serialize
 from .send.placement import check_placement
+from .send.retrying import attempt_limit
 from .stores.base import ForgetList, TaskStore
 from .stores.base import readable as read_records
 from .task import RetryOptions, Routing, Task, TaskOptions
@@ -55,7 +56,7 @@ from .upkeep.sections import register_section
 from .upkeep.sweep import register_sweeper, sweep
 from .wire.callables import label, resolve, to_ref, to_runnable_ref
 from .wire.decoder import unpack as decode
-from .wire.describe import callable_in, describe, describe_call_in, describe_members, register_describer
+from .wire.describe import call_of, callable_in, describe, describe_call_in, describe_members, register_describer
 from .wire.encoder import pack as encode
 from .wire.encoder import wiping
 from .wire.frame import is_cut_off, is_framed
@@ -155,7 +156,9 @@ __all__ += [
     "add_sweep_arguments",
     "app_engine_environment",
     "as_configured",
+    "attempt_limit",
     "build_adapter",
+    "call_of",
     "describe",
     "describe_call_in",
     "describe_members",

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core.signals import setting_changed
+from django.utils.translation import gettext_lazy
 
 from defer_core.spi import Config
 
@@ -18,7 +19,7 @@ class DeferDjangoConfig(AppConfig):
 
     name = "defer_django"
     label = "defer_django"
-    verbose_name = "Deferred tasks"
+    verbose_name = gettext_lazy("Deferred tasks")
     default_auto_field = "django.db.models.BigAutoField"
 
     def __init__(self, app_name: str, app_module: Any) -> None:

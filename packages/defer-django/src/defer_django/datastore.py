@@ -100,7 +100,7 @@ class DatastoreTaskStore(DjangoTaskStore):
         row = self._row(record_id)
         if row is None:
             return None
-        pieces = [row.payload, *(part.payload for part in self._read(_part_ids(row)))]
+        pieces = [row.payload, *(part.payload for part in self.read(_part_ids(row)))]
         return row.to_record() if len(pieces) == 1 else row.to_record(payload=b"".join(map(bytes, pieces)))
 
     def delete(self, record_ids: Sequence[str], *, lease: str | None = None) -> int:
@@ -110,7 +110,7 @@ class DatastoreTaskStore(DjangoTaskStore):
         """Delete by key what is wanted; a DELETE would first read each row again."""
         from gcloudc.db.backends.common.helpers import get_document_key
 
-        gone = [[row.pk, *_part_ids(row)] for row in self._read(list(record_ids)) if wanted(row)]
+        gone = [[row.pk, *_part_ids(row)] for row in self.read(list(record_ids)) if wanted(row)]
         wrapper = connections[self.alias]
         for pk in [pk for pks in gone for pk in pks]:
             wrapper.connection.delete(get_document_key(wrapper, DeferredTask, pk))
@@ -190,7 +190,7 @@ class DatastoreTaskStore(DjangoTaskStore):
             after = rows[-1].pk
         return found
 
-    def _read(self, ids: Sequence[str]) -> Iterator[DeferredTask]:
+    def read(self, ids: Sequence[str]) -> Iterator[DeferredTask]:
         """Read the rows that exist, in the order of the ids."""
         for start in range(0, len(ids), ROWS_AT_ONCE):
             some = ids[start : start + ROWS_AT_ONCE]

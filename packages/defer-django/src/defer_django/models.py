@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar
 
 from django.db import models
+from django.utils.translation import gettext_lazy
 
 from defer_core.spi import Routing, State, TaskRecord, storable
 
@@ -36,7 +37,8 @@ class DeferredTask(models.Model):
     queue = models.CharField(max_length=100, blank=True, default="", db_default="")
 
     class Meta:
-        verbose_name = "deferred task"
+        verbose_name = gettext_lazy("deferred task")
+        verbose_name_plural = gettext_lazy("deferred tasks")
         indexes: ClassVar = [
             models.Index(fields=["state", "due"], name="defer_state_due"),
             models.Index(fields=["created"], name="defer_created"),

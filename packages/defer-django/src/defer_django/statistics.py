@@ -39,11 +39,6 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         return Counts(self.done + other.done, self.failed + other.failed)
 
-    @property
-    def share_failed(self) -> float | None:
-        """Return the part that failed, from 0 to 1; None if there were none."""
-        return self.failed / (self.done + self.failed) if self.done or self.failed else None
-
 
 Key = tuple[int, str]
 """The beginning of a minute, in seconds since the epoch, and the queue."""

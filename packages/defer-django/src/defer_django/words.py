@@ -26,10 +26,10 @@ def at(seconds: float, form: str = "DATETIME_FORMAT") -> str:
     return formats.date_format(localtime(_datetime(seconds)), form)
 
 
-def span(start: float, end: float) -> str:
-    """Return how long it is from one time to another (both in seconds since the epoch), in its two largest units."""
+def span(start: float, end: float, units: int = 2) -> str:
+    """Return how long it is from one time to another (both in seconds since the epoch), in its largest units."""
     if end - start >= 60:
-        return timesince(_datetime(start), _datetime(end))
+        return timesince(_datetime(start), _datetime(end), depth=units)
     seconds = max(int(end - start), 0)
     return ngettext("%(number)s second", "%(number)s seconds", seconds) % {"number": seconds}
 

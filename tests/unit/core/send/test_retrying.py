@@ -23,6 +23,7 @@ from defer_core import (
 )
 from defer_core.record import State, TaskRecord
 from defer_core.send import retrying
+from defer_core.task import Routing
 from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
 from defer_core.wire import envelope, frame
 
@@ -192,3 +193,10 @@ def test_the_embedded_queue_knows_its_limits(tmp_path: Path) -> None:
     transport = LocalTransport(file=tmp_path / "queue.sqlite3")
     assert transport.retry_of("mail").max_attempts == 100
     transport.close()
+
+
+def test_how_often_a_task_may_be_attempted_is_its_own_affair_then_its_queues() -> None:
+    with in_memory(queues=[{"name": "mail", "retry_max_attempts": 5}, {"name": "slow", "retry_max_attempts": -1}]):
+        own = RetryOptions(max_attempts=2)
+        routings = [Routing(queue="mail"), Routing(queue="mail", retry=own), Routing(queue="slow"), Routing(queue="x")]
+        assert [retrying.attempt_limit(each, config.current()) for each in routings] == [5, 2, None, None]

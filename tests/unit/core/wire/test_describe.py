@@ -206,3 +206,22 @@ def test_a_whole_call_is_bounded() -> None:
 )
 def test_a_record_without_a_call_says_why(record: TaskRecord, said: str) -> None:
     assert describe.describe(record).startswith(said)
+
+
+def test_a_call_comes_in_parts_by_the_names_of_parameters() -> None:
+    payload = payload_of(ship, 17, "hush", 1, 2, fast=True)
+    call = describe.call_of(TaskRecord(id="1", envelope=encode(Envelope(payload=payload))))
+    assert call.function == NAME
+    assert call.arguments == [
+        ("order", "17"),
+        ("password", describe.HIDDEN),
+        (None, "1"),
+        (None, "2"),
+        ("fast", "True"),
+    ]
+    assert str(call) == describe.describe_call(payload)
+
+
+def test_a_record_without_a_call_has_no_parts() -> None:
+    with pytest.raises(ValueError, match=r"^a pickle of another library, "):
+        describe.call_of(TaskRecord(id="1", envelope=pickle.dumps((print, (), {}))))

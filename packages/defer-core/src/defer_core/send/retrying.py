@@ -10,7 +10,7 @@ from typing import Any
 from ..config import Config
 from ..config.queues import declared
 from ..errors import OptionError
-from ..task import RetryOptions
+from ..task import RetryOptions, Routing
 from ..wire.envelope import Envelope
 from .options import retry_options
 
@@ -37,7 +37,16 @@ def own_of(sealed: Envelope | None) -> RetryOptions | None:
 
 def retry_of(sealed: Envelope | None, queue: str, config: Config) -> RetryOptions:
     """Return how the queue repeats a task: its own options, over those of its queue."""
-    own, known = own_of(sealed), _retry_of_queue(queue or "default", config)
+    return _over_queue(own_of(sealed), queue, config)
+
+
+def attempt_limit(routing: Routing, config: Config) -> int | None:
+    """Return the number of attempts after which the queue of a task may give up, as far as this process knows."""
+    return limit(_over_queue(routing.retry, routing.queue, config))
+
+
+def _over_queue(own: RetryOptions | None, queue: str, config: Config) -> RetryOptions:
+    known = _retry_of_queue(queue or "default", config)
     return known if own is None else replace(known, **_set(own))
 
 

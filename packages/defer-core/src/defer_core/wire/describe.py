@@ -66,20 +66,53 @@ class _Members:
     values: list[Any]
 
 
+@dataclass(frozen=True)
+class CallInWords:
+    """A call, for people."""
+
+    function: str
+    """Its name, as `shop.tasks.ship`."""
+    arguments: Sequence[tuple[str | None, str]]
+    """The name and the value of each argument; the name is None if it is not known."""
+
+    def listed(self) -> str:
+        """Return the arguments, as `order=<shop.Order 17>, fast=True`."""
+        return ", ".join(value if name is None else f"{name}={value}" for name, value in self.arguments)
+
+    def __str__(self) -> str:
+        text = f"{self.function}({self.listed()})"
+        return text if len(text) <= WHOLE else f"{text[:WHOLE]}…"
+
+
 def describe(record: TaskRecord, secrets: str = SECRETS) -> str:
     """Return the call of a record in words, as `shop.tasks.ship(order=<shop.Order 17>, fast=True)`, or why there is
     none."""
+    try:
+        return str(call_of(record, secrets))
+    except ValueError as error:
+        return f"<{error}>"
+
+
+def call_of(record: TaskRecord, secrets: str = SECRETS) -> CallInWords:
+    """Return the call of a record. Raises ValueError saying why there is none."""
     if not envelope.is_envelope(record.envelope):
-        return f"<a pickle of another library, {len(record.envelope)} bytes>"
+        raise ValueError(f"a pickle of another library, {len(record.envelope)} bytes")
     try:
         payload = record.payload or envelope.decode(record.envelope).payload
-        return "<its payload is not here>" if payload is None else describe_call(payload, secrets)
+        call = None if payload is None else _call_in(payload, secrets)
     except (DeferError, ValueError) as error:
-        return f"<cannot be read: {type(error).__name__}>"
+        raise ValueError(f"cannot be read: {type(error).__name__}") from error
+    if call is None:
+        raise ValueError("its payload is not here")
+    return call
 
 
 def describe_call(payload: bytes, secrets: str = SECRETS) -> str:
     """Return the call of a payload in words. Raises ValueError for a payload that is not a call."""
+    return str(_call_in(payload, secrets))
+
+
+def _call_in(payload: bytes, secrets: str) -> CallInWords:
     with _readable():
         ref, args, kwargs = _read(payload, 0)
         if getattr(_function(ref), "calls_its_first", False):  # a Django task's result, backend, queue and time follow
@@ -95,7 +128,7 @@ def describe_call_in(
     with _readable():
         members = _read(packed, 0)
         ref = getattr(members[callee], "ref", ["instance", members[callee]])
-        return _call(ref, [*map(_Words, before), *members[args].values], members[kwargs], _pattern(secrets))
+        return str(_call(ref, [*map(_Words, before), *members[args].values], members[kwargs], _pattern(secrets)))
 
 
 def describe_members(packed: bytes, levels: int = 1, secrets: str = SECRETS) -> tuple[Any, ...]:
@@ -117,11 +150,9 @@ def _readable() -> Iterator[None]:
         raise ValueError(f"It cannot be read: {type(error).__name__}") from error
 
 
-def _call(ref: Any, args: Iterable[Any], kwargs: Iterable[tuple[Any, Any]], hides: re.Pattern[str]) -> str:
-    named = [*_positional(ref, args), *kwargs]
-    shown = [value if name is None else f"{_name(name)}={value}" for name, value in _hidden(named, hides, 0)]
-    text = f"{_ref(ref, hides)}({', '.join(shown)})"
-    return text if len(text) <= WHOLE else f"{text[:WHOLE]}…"
+def _call(ref: Any, args: Iterable[Any], kwargs: Iterable[tuple[Any, Any]], hides: re.Pattern[str]) -> CallInWords:
+    named = _hidden([*_positional(ref, args), *kwargs], hides, 0)
+    return CallInWords(_ref(ref, hides), [(None if name is None else _name(name), value) for name, value in named])
 
 
 def _members(value: Any, levels: int, hides: re.Pattern[str]) -> Any:

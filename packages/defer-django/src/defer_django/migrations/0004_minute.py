@@ -7,6 +7,10 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AlterModelOptions(
+            name="deferredtask",
+            options={"verbose_name": "deferred task", "verbose_name_plural": "deferred tasks"},
+        ),
         migrations.CreateModel(
             name="Minute",
             fields=[
