@@ -56,6 +56,17 @@ def test_each_row_is_counted_by_the_callback(told: Telemetry, queue: Any, rows: 
     assert rows_counted(told) == {"testapp.iterations.callback": 10}
 
 
+@pytest.mark.parametrize("options", [{}, {"_atomic": True}])
+def test_rows_in_batches_are_counted_one_by_one(
+    told: Telemetry, queue: Any, rows: Any, options: dict[str, Any]
+) -> None:
+    keys = rows(10)
+    poison(keys[6], times=1)
+    walk(Row.objects.all(), iterations.batch_callback, iterations.finalize, _shards=1, _batch=4, **options)
+    drain(queue)
+    assert rows_counted(told) == {"testapp.iterations.batch_callback": 10}
+
+
 def test_rows_of_an_attempt_that_was_killed_are_counted_when_they_are_checkpointed(
     told: Telemetry, queue: Any, rows: Any
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import subprocess
 import sys
 import threading
@@ -49,7 +50,7 @@ SENT, CONSUMED, DURATION = metrics.SENT.name, metrics.CONSUMED.name, metrics.DUR
 time = [NOW]
 
 
-def work(seconds: float = 0.0, error: Exception | None = None) -> None:
+def work(seconds: float = 0.0, error: Exception | None = None, ballast: bytes = b"") -> None:
     time[0] += seconds
     if error is not None:
         raise error
@@ -245,7 +246,7 @@ def test_a_queue_that_is_early_by_another_clock_has_no_negative_delay(told: Tele
 # --- dead letters -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 300_000])
+@pytest.mark.parametrize("size", [1, 300_000], ids=["inline", "stored"])
 @pytest.mark.parametrize(
     ("error", "attempts", "reason"),
     [(PermanentTaskFailure("never"), 1, "permanent"), (ValueError("no"), 2, "gave up")],
@@ -253,8 +254,9 @@ def test_a_queue_that_is_early_by_another_clock_has_no_negative_delay(told: Tele
 def test_a_dead_letter_is_counted_once_and_its_rerun_is_another_task(
     told: Telemetry, store: MemoryStore, size: int, error: Exception, attempts: int, reason: str
 ) -> None:
-    with in_memory(store=store, inline_limit=10_000 if size == 1 else 500) as queue:
-        body = body_of(queue, work, 0.0, error, _retry_options=RetryOptions(max_attempts=2), _queue="q")
+    ballast = random.Random(1).randbytes(size)  # which no compression makes smaller
+    with in_memory(store=store) as queue:
+        body = body_of(queue, work, 0.0, error, ballast, _retry_options=RetryOptions(max_attempts=2), _queue="q")
         for retries in range(attempts):
             attempted(body, retries)
         expected = {("q", f"{HERE}work", reason): 1}
@@ -347,20 +349,27 @@ def test_the_outbox_is_asked_once_however_many_exporters_there_are(
 def test_a_store_that_is_down_is_logged_and_hides_no_other(
     told: Telemetry, queue: MemoryTransport, store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Down(MemoryStore):
-        name = "down"
+    class Ailing(MemoryStore):
+        name = "ailing"
+        is_down = True
 
-        def oldest_pending(self) -> float:
-            raise ConnectionError("the database is down")
+        def oldest_pending(self) -> float | None:
+            if self.is_down:
+                raise ConnectionError("the database is down")
+            return None
 
-    with configured(transport=queue, store=Down(), joins=[store]), caplog.at_level(logging.WARNING, "defer"):
+    ailing = Ailing()
+    with configured(transport=queue, store=ailing, joins=[store]), caplog.at_level(logging.WARNING, "defer"):
         sweep()
         assert age(told) == {"memory": 0.0}
         assert told.points(metrics.SWEEPS.name) == {(): 1}
-    said = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
-    assert said == [
-        "The store down could not be asked for the age of the outbox: ConnectionError('the database is down')"
-    ]
+        said = "The store ailing could not be asked for the age of the outbox: ConnectionError('the database is down')"
+        for is_down, times in ((True, 1), (False, 1), (True, 2)):  # once, until it has answered
+            ailing.is_down = is_down
+            time[0] += 60.0
+            assert age(told) == ({"memory": 0.0} if is_down else {"memory": 0.0, "ailing": 0.0})
+            warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+            assert warnings == [said] * times
 
 
 def test_settings_that_name_no_store_hide_no_other_metric(

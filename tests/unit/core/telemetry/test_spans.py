@@ -18,12 +18,13 @@ from defer_core import (
     Outcome,
     PermanentTaskFailure,
     SingularTaskFailure,
+    adefer,
     defer,
     defer_many,
     execute,
 )
 from defer_core.errors import CallableError, TaskExitedError, TransportUnavailableError
-from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
+from defer_core.testing import MemoryStore, MemoryTransport, configured, drain, in_memory
 from defer_core.transports.base import Message
 from defer_core.wire.envelope import decode
 from defer_core.wire.frame import unwrap
@@ -40,6 +41,10 @@ def note() -> None:
 
 def go_on() -> None:
     defer(note, _queue="others")
+
+
+async def go_on_as_a_coroutine() -> None:
+    await adefer(note, _queue="others")
 
 
 def fail(error: Exception) -> None:
@@ -111,6 +116,20 @@ def test_one_trace_goes_through_the_task_and_what_it_defers(told: Telemetry, que
     assert {each.context.trace_id for each in spans} == {spans[0].context.trace_id}
     assert seen == [spans[-1].context]
     assert {each.status.status_code.name for each in spans} == {"UNSET"}
+
+
+def test_a_coroutine_is_in_the_trace_too(told: Telemetry, queue: MemoryTransport) -> None:
+    defer(go_on_as_a_coroutine)
+    drain()
+    assert [each.name for each in told.spans()] == ["send default", "process default", "send others", "process others"]
+    assert {each.context.trace_id for each in told.spans()} == {seen[0].trace_id}
+
+
+def test_a_task_that_its_transport_runs_at_once_is_not_linked_to_its_own_parent(told: Telemetry) -> None:
+    with configured(transport="immediate", store=None):
+        defer(note)
+    sent, run = told.spans()
+    assert (run.parent.span_id, run.links) == (sent.context.span_id, ())
 
 
 def test_a_send_has_the_attributes_of_the_conventions(told: Telemetry, queue: MemoryTransport) -> None:

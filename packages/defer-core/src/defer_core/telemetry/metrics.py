@@ -191,6 +191,7 @@ class OutboxAges:
     def __init__(self) -> None:
         self._read_at: float | None = None
         self._ages: Mapping[str, float] = {}
+        self._silent: set[str] = set()
         self._lock = threading.Lock()
 
     def observations(self) -> list[Any]:
@@ -208,6 +209,7 @@ class OutboxAges:
         except Exception as error:
             self._not_read("The stores", error)
             return {}
+        self._silent.discard("The stores")
         ages: dict[str, float] = {}
         for store in stores:
             name = f"{store.name} {store.alias}".strip()
@@ -215,12 +217,16 @@ class OutboxAges:
                 with store.briefly():
                     oldest = store.oldest_pending()
                 ages[name] = max(0.0, clock.now() - oldest) if oldest else 0.0
+                self._silent.discard(f"The store {name}")
             except Exception as error:
                 self._not_read(f"The store {name}", error)
         return ages
 
     def _not_read(self, what: str, error: Exception) -> None:
-        log.warning("%s could not be asked for the age of the outbox: %s", what, repr(error))
+        """Log that a store does not answer, once until it does again."""
+        if what not in self._silent:
+            log.warning("%s could not be asked for the age of the outbox: %s", what, repr(error))
+            self._silent.add(what)
 
 
 _outbox = OutboxAges()
