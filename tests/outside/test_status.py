@@ -30,7 +30,7 @@ def command(request: pytest.FixtureRequest, processes: Processes) -> Sequence[st
     (processes.folder / "shop_main.py").write_text(SHOP)
     migrate = ["-m", "django", "migrate", "-v", "0", "--settings", "outside.supposed.shop_settings"]
     assert processes.python(*migrate, DEFER_TRANSPORT="local").ends() == 0
-    processes.environ["DEFER_TRANSPORT"] = "local"
+    processes.environ |= {"DEFER_TRANSPORT": "local", "PYTHONUNBUFFERED": ""}  # as people run it
     return COMMANDS[request.param]
 
 

@@ -17,6 +17,7 @@ settings.configure(
     SECRET_KEY="k" * 50, USE_TZ=True, DEBUG=DEBUG, ROOT_URLCONF="site_urls", ALLOWED_HOSTS=["*"],
     INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "defer_django"],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    SETTINGS
     DEFER={"TRANSPORT": "memory", "SWEEP_INTERVAL": 0, "AUTHENTICATORS": ["appengine"]})
 django.setup()
 from django.core.management import call_command
@@ -52,10 +53,10 @@ def deliver(func, *attempts, **options):
 SHIP = "Task t-1 (shop:ship) failed at attempt {} of 3: ValueError('order 4711 has no lines')"
 
 
-def run(*lines: str, debug: bool = False) -> tuple[list[str], list[str]]:
-    """What is printed, and what the log says."""
+def run(*lines: str, debug: bool = False, settings: str = "") -> tuple[list[str], list[str]]:
+    """What a site prints with these `settings`, as arguments, and what its log says."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO", "DEFER"))}
-    script = "\n".join([SITE.replace("DEBUG=DEBUG", f"DEBUG={debug}"), *lines])
+    script = "\n".join([SITE.replace("DEBUG=DEBUG", f"DEBUG={debug}").replace("SETTINGS", settings), *lines])
     given = {**environ, "GAE_ENV": "standard"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=given, check=False)
     assert done.returncode == 0, done.stderr

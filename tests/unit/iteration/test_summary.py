@@ -14,6 +14,8 @@ from testapp.models import Row
 from defer_core.testing import drain
 from defer_iteration import defer_iteration_with_finalize as walk
 from defer_iteration import summary
+from defer_iteration.model.iteration import IterationState
+from defer_iteration.stores.routing import store_on
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -40,18 +42,14 @@ def test_an_iteration_is_a_row(queue: Any, rows: Any) -> None:
 
 def test_what_needs_a_person_comes_first_and_what_is_over_last(queue: Any, rows: Any) -> None:
     rows(3)
-    over = begin()
-    drain(queue)
-    under_way, paused = begin(), begin()
-    paused.pause()
-    from defer_iteration.model.iteration import IterationState
-    from defer_iteration.stores.routing import store_on
-
-    failed = begin()
-    store = store_on("default")
+    failed, store = begin(), store_on("default")
     store.transact(lambda: store.control(failed.id, IterationState.FAILED, when=[IterationState.NEW], reason="a\nb"))
+    paused, over = begin(), begin()
+    paused.pause()
+    drain(queue)
+    under_way = begin()
     ids = [row["id"] for row in summary.rows(10)]
-    assert (ids[0], ids[-1]) == (failed.id, over.id) and {*ids[1:-1]} == {under_way.id, paused.id}
+    assert ids == [failed.id, under_way.id, paused.id, over.id]
     assert summary.rows(10)[0]["error"] == "b"
     assert [row["id"] for row in summary.rows(1)] == [failed.id]
 

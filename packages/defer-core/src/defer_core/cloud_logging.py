@@ -37,7 +37,7 @@ class CloudLoggingFormatter(logging.Formatter):
 
     def __init__(self, *, project: str | None = None) -> None:
         super().__init__()
-        self._project = project or project_of_environment()
+        self._project = project
 
     def format(self, record: logging.LogRecord) -> str:
         delivery = current_delivery()
@@ -46,7 +46,8 @@ class CloudLoggingFormatter(logging.Formatter):
         found = {name: _plain(value) for name, value in found.items()}
         if _TRACE.fullmatch(str(found.get("trace"))):
             trace, span = found.pop("trace"), found.pop("span", None)
-            found[f"{GOOGLE}trace"] = f"projects/{self._project}/traces/{trace}" if self._project else trace
+            project = self._project or project_of_environment()
+            found[f"{GOOGLE}trace"] = f"projects/{project}/traces/{trace}" if project else trace
             found |= {f"{GOOGLE}spanId": span} if span else {}
         return json.dumps(found | self._own(record))
 
