@@ -181,12 +181,16 @@ def test_a_page_that_is_paused_stays_as_it_is(root: Any, queue: Any) -> None:
     root.go(page_of(handle))
     root.find("button.defer-live").click()
     assert root.find("button.defer-live").get_attribute("aria-pressed") == "false"
-    root.run("window.asked = 0; const ask = fetch; window.fetch = (...given) => (window.asked += 1, ask(...given))")
+    root.run(
+        "window.asked = window.ticks = 0;"
+        "const ask = fetch; window.fetch = (...given) => (window.asked += 1, ask(...given));"
+        "const wait = setTimeout; window.setTimeout = (...given) => (window.ticks += 1, wait(...given));"
+    )
     went_on(handle, 3)
+    root.until(lambda: root.run("return window.ticks") >= 1)
+    assert root.run("return window.asked") == 0 and "0 of 8 rows" in root.text()
     root.find("button.defer-live").click()
-    asked = root.run("return window.asked")
     root.until_said("3 of 8 rows")
-    assert asked == 0
 
 
 def test_an_iteration_that_is_gone_is_said_to_be_over(root: Any, queue: Any) -> None:
@@ -269,3 +273,6 @@ def test_pages_fit_a_narrow_window_and_are_pictured(root: Any, queue: Any) -> No
         root.until_said("of 6,000")
         root.picture(f"{name}-narrow")
         assert root.fits()
+    root.find("#ask-cancel summary").click()
+    question = root.find("#ask-cancel form").rect
+    assert root.fits() and question["x"] >= 0 and question["x"] + question["width"] <= NARROW[0]

@@ -128,7 +128,7 @@ def test_the_list_costs_the_same_for_any_number(queue: Any, rows: Any, admin: Cl
         begin(_shards=2)
     with CaptureQueriesContext(connections["default"]) as queries:
         admin.get(LIST)
-    assert len(queries) == 5, [each["sql"] for each in queries]  # session, user, their number, iterations, shards
+    assert len(queries) == 6, [each["sql"] for each in queries]  # session, user, two counts, iterations, shards
 
 
 def test_a_page_shows_an_iteration_under_way(queue: Any, rows: Any, admin: Client) -> None:

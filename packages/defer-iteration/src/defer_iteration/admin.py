@@ -147,7 +147,6 @@ class IterationAdmin(admin.ModelAdmin):
     list_display = ("what", "condition", "progress", "shards", "when")
     list_filter = (StateFilter,)
     list_per_page = 50
-    show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     search_fields = ("id", "name", "label")
     actions = None

@@ -196,9 +196,9 @@ class Page:
     error: Error | None
     """The last one."""
     counters: Facts
-    """What callbacks have counted."""
+    """The numbers that callbacks have counted."""
     facts: Facts
-    """What else there is to know."""
+    """What else there is to know, and the sets that callbacks have collected."""
     shards: Sequence[ShardLine]
     """Those that fail first, then the others that are open; SHOWN at most."""
     hidden_shards: int
@@ -214,8 +214,11 @@ def page_of(row: models.Iteration, alias: str) -> Page:
     iteration, keys = columns.as_iteration(row), _Keys(columns.as_iteration(row).options.order_field)
     found = models.QuarantinedRow.objects.using(alias).filter(iteration=row.pk)
     shards = [columns.as_shard(each, keys.read) for each in models.Shard.objects.using(alias).filter(iteration=row.pk)]
-    quarantined = [columns.as_quarantined(each, keys.read) for each in found[: SHOWN + 1]]
+    quarantined = sorted(
+        (columns.as_quarantined(each, keys.read) for each in found[: SHOWN + 1]), key=lambda each: each.index
+    )
     progress = progress_of(iteration, sorted(shards, key=lambda each: each.index), quarantined)
+    counted = sorted(progress.counters.items())
     urgent = sorted(progress.shards, key=lambda each: (not _is_failing(each), each.done))
     return Page(
         progress=progress,
@@ -228,8 +231,9 @@ def page_of(row: models.Iteration, alias: str) -> Page:
         stalled=iteration.state in WHOLE and iteration.due < clock.now(),
         reason=_in_short(iteration.reason),
         error=_last_error(iteration, progress.shards, keys),
-        counters=[(one_line(name), _counted(name, value)) for name, value in sorted(progress.counters.items())],
-        facts=_facts(iteration, _tally(progress.shards)),
+        counters=[(one_line(name), number(value)) for name, value in counted if not isinstance(value, Collected)],
+        facts=_facts(iteration, _tally(progress.shards))
+        + [_collected(*each) for each in counted if isinstance(each[1], Collected)],
         shards=[_shard_line(each, progress, keys) for each in urgent[:SHOWN]],
         hidden_shards=max(len(urgent) - SHOWN, 0),
         quarantined=[(keys.text(each.key), _error(each, keys)) for each in quarantined[:SHOWN]],
@@ -262,10 +266,8 @@ def _is_secret(name: str) -> bool:
     return re.search(current().secrets, name, re.IGNORECASE) is not None
 
 
-def _counted(name: str, value: Any) -> str:
-    if not isinstance(value, Collected):
-        return number(value)
-    return _HIDDEN if _is_secret(name) else one_line(value, _LONGEST_SET)
+def _collected(name: str, values: Collected) -> tuple[str, str]:
+    return one_line(name), _HIDDEN if _is_secret(name) else one_line(values, _LONGEST_SET)
 
 
 def _bar(value: int, most: int | None, kind: str = "") -> Bar | None:
