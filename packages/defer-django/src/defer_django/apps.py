@@ -27,15 +27,16 @@ class DeferDjangoConfig(AppConfig):
         _take_over_djangae()
 
     def ready(self) -> None:
-        from defer_core.spi import add_layer, register_observer, register_sweeper
+        from defer_core.spi import add_layer, register_observer, register_section, register_sweeper
         from defer_core.testing import settlers
 
-        from . import checks, instances, statistics  # noqa: F401 (checks register themselves)
+        from . import checks, counts, instances, statistics  # noqa: F401 (checks register themselves)
 
         instances.register()
         _read_settings()
         add_layer(_isolate)
         register_observer("statistics", statistics.count)
+        register_section("by_queue", counts.rows)
         register_sweeper("statistics", statistics.write)
         settlers["django"] = _settle
         setting_changed.connect(_forget_settings, dispatch_uid="defer_django")

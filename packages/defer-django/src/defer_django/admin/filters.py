@@ -68,7 +68,7 @@ class QueueFilter(SimpleListFilter):
     parameter_name = "queue"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in summary.of(request, model_admin.get_queryset(request).db).queues]
+        return [(name, name) for name in summary.of(request, model_admin.get_queryset(request).db).numbers.queues]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[DeferredTask]) -> QuerySet[DeferredTask]:
         return queryset.filter(queue=self.value()) if self.value() else queryset
