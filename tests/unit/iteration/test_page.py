@@ -84,6 +84,8 @@ def test_keys_of_a_secret_order_are_hidden(queue: Any, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr("defer_iteration.page._is_secret", lambda name: name == "rank")
         assert not any("1234" in each.keys for each in shown(handle).shards)
+        models.Iteration.objects.update(reason="The row (1234, 5) of shard 0 has raised 1 times: Traceback …\nE: 1")
+        assert shown(handle).reason == "E: 1"
 
 
 def test_values_that_were_collected_under_a_secret_name_are_hidden(queue: Any, rows: Any) -> None:

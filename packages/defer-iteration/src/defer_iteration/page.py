@@ -229,7 +229,7 @@ def page_of(row: models.Iteration, alias: str) -> Page:
         moving=iteration.state is IterationState.RUNNING,
         average=progress.rows / max(clock.now() - iteration.created, 1.0),
         stalled=iteration.state in WHOLE and iteration.due < clock.now(),
-        reason=_in_short(iteration.reason),
+        reason=last_line(iteration.reason) if keys.hidden else _in_short(iteration.reason),  # it may name a key
         error=_last_error(iteration, progress.shards, keys),
         counters=[(one_line(name), number(value)) for name, value in counted if not isinstance(value, Collected)],
         facts=_facts(iteration, _tally(progress.shards))
