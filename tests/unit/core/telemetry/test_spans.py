@@ -19,11 +19,14 @@ from defer_core import (
     PermanentTaskFailure,
     SingularTaskFailure,
     adefer,
+    config,
     defer,
     defer_many,
     execute,
 )
 from defer_core.errors import CallableError, TaskExitedError, TransportUnavailableError
+from defer_core.record import State
+from defer_core.spi import rerun
 from defer_core.testing import MemoryStore, MemoryTransport, configured, drain, in_memory
 from defer_core.transports.base import Message
 from defer_core.wire.envelope import decode
@@ -190,6 +193,19 @@ def test_each_attempt_has_a_span_of_its_own_under_the_same_parent(told: Telemetr
     runs = told.spans("process q")
     assert [each.attributes["defer.attempt"] for each in runs] == [1, 2]
     assert {each.parent.span_id for each in runs} == {told.span("send default").context.span_id}
+
+
+def test_a_dead_letter_is_run_again_in_its_trace(told: Telemetry, queue: MemoryTransport) -> None:
+    body = body_of(queue, fail, PermanentTaskFailure("never"))
+    execute(body, delivery())
+    store = config.current().the_store
+    assert store is not None
+    [letter] = store.list(State.DEAD)
+    with told.tracer.start_as_current_span("POST /admin/"):
+        rerun(letter.id, store)
+    drain()
+    first, again = told.spans("process q")
+    assert (again.parent, again.context.trace_id) == (first.parent, first.context.trace_id)
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(ValueError("no"), "failed"), (PermanentTaskFailure("never"), "dead")])
