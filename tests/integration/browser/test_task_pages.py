@@ -20,6 +20,13 @@ from selenium.webdriver.support.ui import Select  # noqa: E402
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
 WIDE, NARROW = (1280, 860), (420, 900)
 LIST = "/admin/defer_django/deferredtask/"
+COUNTING = """
+    window.asked = window.turns = 0;
+    const [ask, later] = [fetch, setTimeout];
+    window.fetch = (...given) => (window.asked += 1, ask(...given));
+    window.setTimeout = (work, wait) => (window.turns += wait >= 5000, later(work, wait));
+"""
+"""Counts how often the page asks, and how often it might."""
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/shop/tasks.py", line 12, in ship
     raise ValueError(f"order {order.pk} has no address")
@@ -134,9 +141,10 @@ def test_what_is_selected_stays_selected_and_is_run_again(root: Any, queue: Any)
     root.find("#action-toggle").click()
     assert "2 of 2 selected" in root.text(".actions")
     put(queue, "dead", 3)
-    root.run("window.asked = 0; const ask = fetch; window.fetch = (...given) => (window.asked += 1, ask(...given))")
     Select(root.find("select[name=action]")).select_by_value("rerun")
-    assert "2 of 2 selected" in root.text(".actions") and root.run("return window.asked") == 0
+    root.run(COUNTING)
+    root.until(lambda: root.run("return window.turns") > 1)
+    assert root.run("return window.asked") == 0 and "2 of 2 selected" in root.text(".actions")
     root.find("button[name=index]").click()
     root.until_said("2 re-run.")
     drain(queue)
@@ -173,11 +181,21 @@ def test_all_is_done_by_the_keyboard_alone(root: Any, queue: Any) -> None:
 
 
 def test_the_focus_stays_while_the_page_goes_on(root: Any, queue: Any) -> None:
-    root.go(page_of(put(queue)))
-    root.reach("#drop")
-    DeferredTask.objects.update(label="shop:order", attempts=4)
+    dead = put(queue)
+    root.go(LIST)
+    root.reach(f"#task-{dead}")
+    DeferredTask.objects.update(attempts=4)
     root.until_said("4 of 5")
-    assert root.run("return document.activeElement.id") == "drop"
+    assert root.run("return document.activeElement.id") == f"task-{dead}"
+
+
+def test_a_button_that_is_being_pressed_is_not_replaced(root: Any, queue: Any) -> None:
+    root.go(page_of(put(queue)))
+    root.find("#rerun")
+    root.run("window.button = document.querySelector('#rerun')")
+    DeferredTask.objects.update(attempts=4)  # elsewhere on the page; the form has another token each time
+    root.until_said("4 of 5")
+    assert root.run("return document.contains(window.button)")
 
 
 def test_a_viewer_sees_all_and_can_do_nothing(viewer: Any, queue: Any) -> None:

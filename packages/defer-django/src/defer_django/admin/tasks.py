@@ -88,6 +88,9 @@ class DeferredTaskAdmin(admin.ModelAdmin):
     def get_sortable_by(self, request: HttpRequest) -> Sequence[str]:
         return () if self._is_on_datastore(request) else super().get_sortable_by(request)
 
+    def get_list_filter(self, request: HttpRequest) -> Sequence[Any]:
+        return self.list_filter[:2] if self._is_on_datastore(request) else self.list_filter  # reasons have no index
+
     def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
         return () if self._is_on_datastore(request) else super().get_search_fields(request)
 
