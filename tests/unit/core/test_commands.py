@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from defer_core import Delivery, Outcome, PermanentTaskFailure, config, defer, execute
+from defer_core import Delivery, Outcome, PermanentTaskFailure, clock, config, defer, execute
 from defer_core.__main__ import main
+from defer_core.commands.snapshot import counted
+from defer_core.commands.sweep import _left
 from defer_core.config import active
-from defer_core.record import State
+from defer_core.record import State, TaskRecord
 from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
 from defer_core.upkeep import dead_letters
 
@@ -92,6 +94,31 @@ def test_the_commands(queue: MemoryTransport, store: MemoryStore, capsys: pytest
     assert main(["dead", "drop", letter_id]) == 1
     assert letter_id in capsys.readouterr().err
     assert main(["dead", "drop"]) == 1
+
+
+class DownStore(MemoryStore):
+    def lease_due(self, **given: Any) -> Any:
+        raise ConnectionError("refused")
+
+    def oldest_pending(self) -> float | None:
+        raise ConnectionError("refused")
+
+
+def test_a_store_that_is_down_is_a_line_and_the_exit_status(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with in_memory(store=DownStore(alias="a"), joins=(store,)):
+        assert main(["sweep"]) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  memory a: ConnectionError('refused')",
+        "  memory: late 0, failing 0, dead 0",
+    ]
+
+
+def test_late_records_have_the_age_of_the_oldest(store: MemoryStore, capsys: pytest.CaptureFixture[str]) -> None:
+    with clock.replaced(lambda: 1000.0), in_memory(store=store):
+        store.put([TaskRecord(id="1", envelope=b"", created=300.0, due=400.0)])
+        assert "late 1 (the oldest for 700 s)" in _left(counted(store))
 
 
 def test_a_letter_without_a_call_is_listed_by_its_task(

@@ -83,7 +83,7 @@ def take(config: Config, limit: int) -> Snapshot:
         reasons=list(found.reasons),
         transport=None if config.transport is None else config.the_transport.name,
         queues=[_queue_row(each) for each in _queues(config)],
-        stores=[_counted(store) for store in stores],
+        stores=[counted(store) for store in stores],
         failing=list(_failing(stores, config, limit)),
         sections={name: _rows(section, limit) for name, section in sections.items()},
     )
@@ -125,7 +125,8 @@ def _asked(admin: QueueAdmin, names: list[str]) -> Iterator[QueueState]:
             yield QueueState(name=name, state="unknown", error=one_line(error))
 
 
-def _counted(store: TaskStore) -> StoreRow:
+def counted(store: TaskStore) -> StoreRow:
+    """Count the records of a store. Never raises: the row says why it cannot be read."""
     try:
         now, oldest = clock.now(), store.oldest_pending()
         return StoreRow(

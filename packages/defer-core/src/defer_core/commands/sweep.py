@@ -5,10 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
-from .. import clock
 from ..config import current
-from ..record import State
 from ..upkeep.sweep import sweep
+from .snapshot import StoreRow, counted
 
 
 def add_sweep_arguments(parser: ArgumentParser) -> None:
@@ -20,9 +19,12 @@ def run_sweep(arguments: Namespace, say: Callable[[str], object] = print) -> int
     """Sweep, and say what was done and what is left. Returns the exit status."""
     report = sweep(budget=arguments.budget)
     say(f"defer sweep: {report}")
-    for store in current().every_store():
-        where = f"{store.name} {store.alias}".strip()
-        late, oldest = store.count(State.PENDING, due=clock.now()), store.oldest_pending()
-        age = f" (the oldest for {clock.now() - oldest:.0f} s)" if late and oldest is not None else ""
-        say(f"  {where}: late {late}{age}, failing {store.count(State.FAILING)}, dead {store.count(State.DEAD)}")
-    return 1 if report.counts["failed"] else 0
+    stores = [counted(store) for store in current().every_store()]
+    for row in stores:
+        say(f"  {row['store']} {row['alias']}".rstrip() + f": {row['error'] or _left(row)}")
+    return 1 if report.counts["failed"] or any(row["error"] for row in stores) else 0
+
+
+def _left(row: StoreRow) -> str:
+    age = f" (the oldest for {row['oldest']:.0f} s)" if row["late"] else ""
+    return f"late {row['late']}{age}, failing {row['failing']}, dead {row['dead']}"
