@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 
 from defer_core.spi import State, clock, current, declared_queues
 
@@ -46,27 +47,34 @@ class Numbers:
 
 
 def read(alias: str) -> Numbers:
-    """Read the numbers of a database: by four queries, on a Datastore by more."""
-    rows, now, attempts = DeferredTask._base_manager.using(alias), clock.now(), statistics.by_queue(alias)
-    declared = {*attempts, *declared_queues(current())}
+    """Read the numbers of a database: by three queries, on a Datastore by more."""
+    rows, now, attempts = DeferredTask._base_manager.using(alias).order_by(), clock.now(), statistics.by_queue(alias)
+    late = rows.filter(state=State.PENDING.value, due__lte=now)
+    died = rows.filter(state=State.DEAD.value, last_attempt__gte=now - DAY)
+    known = {*attempts, *declared_queues(current())}
     if is_datastore(alias):
-        states = {state.value: rows.filter(state=state.value).count() for state in State}
-        keys = [(name, state) for name in sorted(declared)[:MOST_QUEUES] for state in COUNTED if states[state]]
+        states = Counter({state.value: rows.filter(state=state.value).count() for state in State})
+        keys = [(name, state) for name in sorted(known)[:MOST_QUEUES] for state in COUNTED if states[state]]
         records = {(name, state): rows.filter(queue=name, state=state).count() for name, state in keys}
+        trouble = {State.PENDING.value: late.count(), State.DEAD.value: died.count()}
     else:
-        counted = rows.order_by().values_list("queue", "state").annotate(Count("pk"))
-        records = {(queue, state): count for queue, state, count in counted}
-        states = {}
+        records = {(queue, state): count for queue, state, count in _counted(rows, "queue", "state")}
+        states = Counter[str]()
         for (_queue, state), count in records.items():
-            states[state] = states.get(state, 0) + count
+            states[state] += count
+        trouble = dict(_counted(late, "state").union(_counted(died, "state"), all=True))
     return Numbers(
         states=states,
         records=records,
-        late=rows.filter(state=State.PENDING.value, due__lte=now).count(),
-        died=rows.filter(state=State.DEAD.value, last_attempt__gte=now - DAY).count(),
+        late=trouble.get(State.PENDING.value, 0),
+        died=trouble.get(State.DEAD.value, 0),
         attempts=attempts,
-        queues=sorted(declared.union(queue for queue, _state in records if queue)),
+        queues=sorted(known.union(queue for queue, _state in records if queue)),
     )
+
+
+def _counted(rows: QuerySet[DeferredTask], *columns: str) -> QuerySet[Any]:
+    return rows.values_list(*columns).annotate(Count("pk"))
 
 
 def rows(limit: int) -> list[dict[str, Any]]:
