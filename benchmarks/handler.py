@@ -1,7 +1,8 @@
 """A no-op task through our WSGI application, beside Google's `Handler.__call__`.
 
-Google's handler logs every header of the request at INFO. What that costs depends on what the log is, so it is measured
-both ways: with lines that have a time and a level, written to a file, and with nothing written at all.
+Google's handler logs every header of the request at INFO, ours a line with what came of the attempt. What that costs
+depends on what the log is, so it is measured both ways: with lines that have a time and a level, written to a file, and
+with nothing written at all.
 """
 
 from __future__ import annotations

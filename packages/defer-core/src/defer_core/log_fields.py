@@ -36,14 +36,12 @@ def trace_of(header: str) -> Trace | None:
 
 def named(delivery: Delivery) -> dict[str, Any]:
     """Return which attempt it is: `task`, `queue`, `attempt`, `trace` and `span`, as far as they are known."""
+    found: dict[str, Any] = {"attempt": delivery.attempt}
+    _add(found, task=delivery.task_name, queue=delivery.queue)
     trace = trace_of(delivery.trace) if delivery.trace else None
-    return _known(
-        task=one_line(delivery.task_name),
-        queue=one_line(delivery.queue),
-        attempt=delivery.attempt,
-        trace=trace and trace.id,
-        span=trace and trace.span,
-    )
+    if trace is not None:
+        _add(found, trace=trace.id, span=trace.span)
+    return found
 
 
 def of_attempt(
@@ -51,14 +49,14 @@ def of_attempt(
 ) -> dict[str, Any]:
     """Return what came of an attempt: `named()` with `outcome` (an Ending, or what a handler did with a request that it
     did not let in), `duration` in seconds since the attempt began, and what else is known."""
-    return named(delivery) | _known(
-        function=one_line(function),
-        duration=round(max(0.0, clock.now() - delivery.started), 6),
-        outcome=str(outcome),
-        reason=reason,
-        error=one_line(error),
-    )
+    found = named(delivery)
+    found["outcome"], found["duration"] = str(outcome), round(max(0.0, clock.now() - delivery.started), 6)
+    _add(found, function=function, reason=reason, error=error)
+    return found
 
 
-def _known(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value not in ("", None)}
+def _add(found: dict[str, Any], **texts: str) -> None:
+    """Add what there is, each fit for one line."""
+    for name, text in texts.items():
+        if text:
+            found[name] = one_line(text)

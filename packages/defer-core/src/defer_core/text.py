@@ -28,6 +28,8 @@ def printable(text: str) -> str:
 def one_line(value: object, longest: int = LONGEST_IN_A_LOG) -> str:
     """Return a value as text for one line of a log: what is not printable is escaped, what is too long is cut."""
     text = str(value)
+    if len(text) <= longest and text.isprintable():  # as nearly all is
+        return text
     shown = "".join(_shown(each) for each in text[:longest])
     return shown if len(text) <= longest and len(shown) <= longest else f"{shown[:longest]}…"
 
