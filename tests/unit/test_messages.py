@@ -8,6 +8,7 @@ from pathlib import Path
 
 import messages
 import pytest
+from django import contrib
 
 FILES = messages.translations()
 
@@ -30,6 +31,19 @@ def test_each_message_is_translated_and_nothing_else(path: Path) -> None:
     }
     assert asked == given.keys(), "run `hatch run messages`, and translate what it names"
     assert [key for key, string in given.items() if not all([string] if isinstance(string, str) else string)] == []
+
+
+@pytest.mark.parametrize("language", sorted({path.parts[-3] for path in FILES}))
+def test_one_message_is_translated_in_one_way(language: str) -> None:
+    """What Django or another app makes of a message may be what a page says: there is one for all of a site."""
+    said: dict[object, set[str]] = {}
+    for path in [path.with_suffix(".mo") for path in FILES if path.parts[-3] == language]:
+        for key, string in entries(path.read_bytes()).items():
+            said.setdefault(key, set()).add(string)
+    for path in Path(contrib.__file__).parent.glob(f"*/locale/{language}/LC_MESSAGES/django.mo"):
+        for key in (given := entries(path.read_bytes())).keys() & said.keys():
+            said[key].add(given[key])
+    assert {key: strings for key, strings in said.items() if len(strings) > 1} == {}, "give one a context (pgettext)"
 
 
 def test_what_is_filled_in_is_the_same(path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 
 class Iteration(models.Model):
@@ -33,7 +34,7 @@ class Iteration(models.Model):
 
     class Meta:
         verbose_name = _("iteration")
-        verbose_name_plural = _("iterations")
+        verbose_name_plural = pgettext_lazy("of rows", "iterations")
 
     def __str__(self) -> str:
         return f"{self.name or self.label} ({self.id}): {self.state}"

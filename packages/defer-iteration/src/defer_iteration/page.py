@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, ngettext, pgettext_lazy
 
 from defer_core.spi import clock, current, describe_call_in, describe_members, last_line, one_line
 from defer_django.store import is_datastore
@@ -30,7 +30,7 @@ STATES = {
     IterationState.NEW: gettext_lazy("new"),
     IterationState.RUNNING: gettext_lazy("running"),
     IterationState.PAUSED: gettext_lazy("paused"),
-    IterationState.HELD: gettext_lazy("held"),
+    IterationState.HELD: pgettext_lazy("iteration", "held"),
     IterationState.FAILED: gettext_lazy("failed"),
     IterationState.CANCELLED: gettext_lazy("cancelled"),
     IterationState.FINALIZING: gettext_lazy("finalizing"),
