@@ -80,7 +80,7 @@ class Browser:
     def reach(self, selector: str) -> Any:
         """Return an element, to which the tab key has led."""
         self.find(selector)
-        for _ in range(60):
+        for _ in range(200):
             if self.run("return document.activeElement.matches(arguments[0])", selector):
                 return self.chrome.switch_to.active_element
             self.chrome.switch_to.active_element.send_keys(Keys.TAB)

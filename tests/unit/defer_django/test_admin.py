@@ -290,6 +290,17 @@ def test_each_state_and_each_reason_has_words_and_advice_of_its_own() -> None:
     assert list(REASONS) == documented
 
 
+def test_the_trail_to_a_page_is_the_admins_own(admin: Client) -> None:
+    """Releases of Django mark it up differently."""
+    trails = [
+        re.search(r'<(\w+) class="breadcrumbs">(.*?)</\1>', admin.get(page).content.decode(), re.DOTALL)
+        for page in (reverse("admin:auth_user_changelist"), url("change", put("dead")), url("change", "0" * 32))
+    ]
+    assert all(trails) and len({trail[1] for trail in trails if trail}) == 1
+    said = [unescape(re.sub(r"<[^>]*>", "", trail[2])).split() for trail in trails if trail]
+    assert said[1][-1] == "testapp.tasks:record" and said[2][-1] == "more"
+
+
 def test_what_is_gone_has_a_page_that_says_so(admin: Client) -> None:
     answer = admin.get(url("change", "0" * 32))
     assert answer.status_code == 404

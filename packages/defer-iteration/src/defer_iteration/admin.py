@@ -247,10 +247,12 @@ class IterationAdmin(admin.ModelAdmin):
         row = self.get_object(request, object_id)
         if row is None:
             return self._gone(request)
-        shown = page.page_of(row, row._state.db)
+        shown, name = page.page_of(row, row._state.db), row.name or row.label or row.pk
         context = {
             **self.admin_site.each_context(request),
-            "title": row.name or row.label or row.pk,
+            "title": name,
+            "original": name,
+            "has_view_permission": True,
             "opts": self.opts,
             "row": row,
             "page": shown,

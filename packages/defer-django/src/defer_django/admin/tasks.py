@@ -160,7 +160,8 @@ class DeferredTaskAdmin(admin.ModelAdmin):
             raise PermissionDenied
         task = self.get_object(request, unquote(object_id))
         shown = {"title": _("This task is not here any more")} if task is None else self._shown(request, task)
-        context = {**self.admin_site.each_context(request), "opts": self.opts, "task": task, **shown}
+        trail = {"original": shown["title"], "has_view_permission": True}
+        context = {**self.admin_site.each_context(request), "opts": self.opts, "task": task, **shown, **trail}
         request.current_app = self.admin_site.name
         status = 404 if task is None else 200
         return TemplateResponse(request, f"{TEMPLATES}/task.html", {**context, **(extra_context or {})}, status=status)
