@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from defer_core import PermanentTaskFailure, clock, defer
+from defer_core import Delivery, PermanentTaskFailure, clock, defer, execute
 from defer_core.config import configured, current
 from defer_core.errors import AmbiguousSendError, QueueNotFoundError, TaskSizeRefusedError, TransportUnavailableError
 from defer_core.record import State, TaskRecord, new_id
@@ -327,6 +327,22 @@ def test_a_handling_process_sweeps_after_a_task_once_an_interval(
         defer(note)
         drain()
         assert lost not in store.records
+
+
+def test_a_process_whose_tasks_all_fail_sweeps_too_unless_its_caller_sees_that(
+    store: MemoryStore, time: Time, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(sweep, "_last", 0.0)
+    transport = Queue()
+    with in_memory(transport=transport, store=store, sweep_interval=60, sweep_grace=5):
+        lost = crash_between_commit_and_send(transport, store)
+        time.now += 61
+        defer(int, "no number")
+        body = transport.queued()[-1].message.body
+        for target, is_left in (("memory", True), ("http", False)):
+            with pytest.raises(ValueError, match="invalid literal"):
+                execute(body, Delivery(task_name="7f", queue="default", retry_count=0, target=target))
+            assert (lost in store.records) is is_left
 
 
 def test_a_clock_that_is_set_back_does_not_stop_the_sweep_after_tasks(

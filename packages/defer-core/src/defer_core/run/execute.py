@@ -64,8 +64,13 @@ def execute(body: bytes, delivery: Delivery, returned: list[Any] | None = None, 
     if task is None:
         attempts.ended(delivery, Ending.DONE)
         return Outcome.DONE
-    with _span(body, delivery, config, task) as span:
-        outcome = _run(task, body, delivery, config, returned, span, shown=shown)
+    try:
+        with _span(body, delivery, config, task) as span:
+            outcome = _run(task, body, delivery, config, returned, span, shown=shown)
+    except Exception:
+        if delivery.target not in failing.UNSEEN:  # else the caller may have a transaction, which is broken now
+            sweep.after_task(config)
+        raise
     sweep.after_task(config)
     return outcome
 
