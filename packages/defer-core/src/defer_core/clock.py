@@ -14,6 +14,11 @@ def now() -> float:
     return _source()
 
 
+def since(began: float) -> float:
+    """Return the seconds since `began` (seconds since the epoch); 0.0 where the clock was set back."""
+    return max(0.0, now() - began)
+
+
 def source() -> Callable[[], float]:
     """Return the function that `now()` calls, for loops that cannot afford two calls."""
     return _source

@@ -153,6 +153,32 @@ def test_many_tasks_are_counted_one_by_one(
     assert told.points(SENT, "error.type") == {"": 3, "defer_core.errors.QueueNotFoundError": 2}
 
 
+@pytest.mark.parametrize(
+    "send", [lambda: defer(work, _queue="mail"), lambda: defer_many(work, [()] * 3, _queue="mail")]
+)
+@pytest.mark.parametrize("error", [None, QueueNotFoundError()])
+def test_what_is_handed_over_takes_its_time(
+    told: Telemetry,
+    queue: MemoryTransport,
+    monkeypatch: pytest.MonkeyPatch,
+    send: Callable[[], object],
+    error: Exception | None,
+) -> None:
+    def slow(message: Message) -> str:
+        time[0] += 1.5
+        if error is not None:
+            raise error
+        return "t"
+
+    monkeypatch.setattr(queue, "send", slow)
+    with suppress(QueueNotFoundError, BulkSendError):
+        send()
+    [point] = told.data(metrics.OPERATION.name)
+    tasks = told.points(SENT)[()]
+    assert (point.count, point.sum, point.attributes[QUEUE]) == (1, 1.5 * tasks, "mail")
+    assert FUNCTION not in point.attributes
+
+
 def test_the_exception_of_a_task_that_its_transport_runs_is_not_the_queues(told: Telemetry, store: MemoryStore) -> None:
     with configured(transport=ImmediateTransport(), store=store), pytest.raises(ValueError):
         defer(work, 0.0, ValueError("no"))
@@ -422,5 +448,7 @@ def test_an_sdk_that_is_set_up_later_is_used_from_then_on() -> None:
         "    print(*sorted((each.name, len(each.data.data_points)) for each in scope.metrics))\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert ran.stdout.strip() == "('defer.outbox.age', 1) ('messaging.client.sent.messages', 1)"
+    assert ran.stdout.strip() == (
+        "('defer.outbox.age', 1) ('messaging.client.operation.duration', 1) ('messaging.client.sent.messages', 1)"
+    )
     assert ran.stderr == ""

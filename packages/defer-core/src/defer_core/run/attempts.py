@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .. import clock
 from ..delivery import Delivery, Ending
 from ..logs import logger
 from ..nouns import fast_init
@@ -81,8 +80,3 @@ def _delay(attempt: Attempt) -> float | None:
     if attempt.due is None or attempt.delivery.retry_count != 0:
         return None
     return max(0.0, attempt.delivery.started - attempt.due)
-
-
-def since(began: float) -> float:
-    """Return the seconds since `began` (seconds since the epoch); 0.0 where the clock was set back."""
-    return max(0.0, clock.now() - began)

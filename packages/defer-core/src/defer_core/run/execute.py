@@ -140,14 +140,14 @@ def _run(
     try:
         result = _call(task)
     except BaseException as error:
-        took = attempts.since(began)
+        took = clock.since(began)
         outcome, ending = _raised(task, body, delivery, error, config, shown=shown)
         attempts.ended(delivery, ending, task=task, duration=took, error=error, span=span)
         if outcome is None:
             raise
         return outcome
     else:
-        attempts.ended(delivery, Ending.DONE, task=task, duration=attempts.since(began), span=span)
+        attempts.ended(delivery, Ending.DONE, task=task, duration=clock.since(began), span=span)
     finally:
         running.reset(token)
     if returned is not None:

@@ -46,20 +46,21 @@ def body_of(record: TaskRecord) -> bytes:
 def hand_over(message: Message, label: str, config: Config) -> str:
     """Hand a message to the queue, and count it; `label` names its callable. Returns its short name. Raises what the
     transport's `send` does."""
-    queue = message.routing.queue
+    queue, began = message.routing.queue, clock.now()
     try:
         name = config.the_transport.send(message)
     except Exception as error:  # the queue's, or that of a task which the transport runs
-        metrics.sent(queue, label, error if isinstance(error, TransportError) else None)
+        metrics.sent(queue, label, error if isinstance(error, TransportError) else None, began=began)
         raise
-    metrics.sent(queue, label)
+    metrics.sent(queue, label, began=began)
     return name
 
 
 def hand_over_many(records: Sequence[TaskRecord], config: Config) -> list[str | TransportError]:
     """Hand the messages of many records to the queue, and count them. Returns its answers by index."""
+    began = clock.now()
     answers = config.the_transport.send_many([message_of(record) for record in records])
-    metrics.sent_many(((record.routing.queue, record.label) for record in records), answers)
+    metrics.sent_many(((record.routing.queue, record.label) for record in records), answers, began=began)
     return answers
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from .. import clock
 from ..config import Config, current
 from ..errors import TaskSizeRefusedError, TaskTooLargeError
 from ..nouns import changed
@@ -145,6 +146,7 @@ def _enqueue_natively(task: Task, config: Config) -> TaskHandle:
 
 def _add_natively(body: bytes, task: Task, record_id: str | None, config: Config) -> TaskHandle:
     message = Message(body=body, routing=_addressed(task.options.routing, config))
+    began = clock.now()
     config.the_transport.send_in_transaction(message)
-    metrics.sent(message.routing.queue, _label(task))
+    metrics.sent(message.routing.queue, _label(task), began=began)
     return TaskHandle(routing=message.routing, payload=body, record_id=record_id)

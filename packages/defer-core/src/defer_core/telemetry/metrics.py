@@ -44,6 +44,13 @@ SENT = Metric(
     unit="{message}",
     description="Tasks handed to a queue, with the error of those that it did not take",
 )
+OPERATION = Metric(
+    name="messaging.client.operation.duration",
+    kind="histogram",
+    unit="s",
+    description="How long it took to hand a task, or many at once, to a queue",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 CONSUMED = Metric(
     name="messaging.client.consumed.messages",
     kind="counter",
@@ -89,7 +96,7 @@ ROWS = Metric(
     unit="{row}",
     description="Rows of iterations that were passed to their callback and checkpointed",
 )
-METRICS = (SENT, CONSUMED, DURATION, DELAY, DEAD_LETTERS, SWEEPS, SWEPT, OUTBOX_AGE, ROWS)
+METRICS = (SENT, OPERATION, CONSUMED, DURATION, DELAY, DEAD_LETTERS, SWEEPS, SWEPT, OUTBOX_AGE, ROWS)
 
 
 def is_loaded() -> bool:
@@ -97,16 +104,25 @@ def is_loaded() -> bool:
     return "opentelemetry.metrics" in sys.modules
 
 
-def sent(queue: str, label: str, error: BaseException | None = None, count: int = 1) -> None:
-    """Count tasks that were handed to a queue; `error` is its answer if it did not take them."""
+def sent(queue: str, label: str, error: BaseException | None = None, *, began: float) -> None:
+    """Count a task that was handed to a queue from `began` on (seconds since the epoch); `error` is the answer of one
+    that did not take it."""
     if is_loaded():
-        _instruments()[SENT].add(count, attributes.operation("send", queue, label, error))
+        _instruments()[OPERATION].record(clock.since(began), attributes.operation("send", queue, "", error))
+        _count_sent(queue, label, error)
 
 
-def sent_many(tasks: Iterable[tuple[str, str]], answers: Sequence[object]) -> None:
-    """Count many tasks (queue and label of each) by the queue's answers, of which some are errors."""
-    if not is_loaded():
+def _count_sent(queue: str, label: str, error: BaseException | None, count: int = 1) -> None:
+    _instruments()[SENT].add(count, attributes.operation("send", queue, label, error))
+
+
+def sent_many(tasks: Iterable[tuple[str, str]], answers: Sequence[object], *, began: float) -> None:
+    """Count many tasks (queue and label of each), which were handed to their queue at once from `began` on, by its
+    answers, of which some are errors."""
+    if not (is_loaded() and answers):
         return
+    tasks = list(tasks)
+    _instruments()[OPERATION].record(clock.since(began), attributes.operation("send", tasks[0][0], ""))
     groups = Counter[tuple[str, str, str]]()
     errors: dict[str, BaseException] = {}
     for (queue, label), answer in zip(tasks, answers, strict=True):
@@ -115,7 +131,7 @@ def sent_many(tasks: Iterable[tuple[str, str]], answers: Sequence[object]) -> No
             errors[kind] = answer
         groups[queue, label, kind] += 1
     for (queue, label, kind), count in groups.items():
-        sent(queue, label, errors.get(kind), count)
+        _count_sent(queue, label, errors.get(kind), count)
 
 
 def attempted(
