@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,16 +12,34 @@ from defer_core.errors import ConfigError
 from defer_core.spi import Message, QueueState, Routing, clock
 from defer_local import LocalTransport
 
+NOW = 1_800_000_000.0
 
-def test_each_queue_has_its_tasks(tmp_path: Path) -> None:
+
+@pytest.fixture
+def transport(tmp_path: Path) -> Iterator[LocalTransport]:
     transport = LocalTransport(file=tmp_path / "queue.sqlite3")
-    for queue, eta in (("mail", None), ("mail", clock.now() + 3600), ("slow", None)):
-        transport.send(Message(body=b"x", routing=Routing(queue=queue, eta=eta)))
-    assert {each.name: each for each in transport.queue_states()} == {
-        "mail": QueueState(name="mail", state="running", tasks=2, due=1, running=0),
-        "slow": QueueState(name="slow", state="running", tasks=1, due=1, running=0),
-    }
+    with clock.replaced(lambda: NOW):
+        for queue, eta in (("mail", NOW - 90), ("mail", NOW + 3600), ("slow", NOW), ("later", NOW + 5)):
+            transport.send(Message(body=b"x", routing=Routing(queue=queue, eta=eta)))
+        yield transport
     transport.close()
+
+
+def test_each_queue_has_its_tasks(transport: LocalTransport) -> None:
+    transport.queue.beat("a dispatcher", "another host", 1, NOW + 20)
+    assert {each.name: each for each in transport.queue_states()} == {
+        "mail": QueueState(name="mail", state="running", tasks=2, due=1, running=0, waits=90.0),
+        "slow": QueueState(name="slow", state="running", tasks=1, due=1, running=0, waits=0.0),
+        "later": QueueState(name="later", state="running", tasks=1, due=0, running=0),
+    }
+
+
+@pytest.mark.parametrize("beats", [[], [("gone", "another host", 1, NOW - 1)]])
+def test_a_queue_whose_due_tasks_nobody_delivers_says_so(transport: LocalTransport, beats: list[Any]) -> None:
+    for each in beats:
+        transport.queue.beat(*each)
+    found = {each.name: each.state for each in transport.queue_states()}
+    assert found == {"mail": "undelivered", "slow": "undelivered", "later": "running"}
 
 
 def test_without_a_file_there_are_none_and_none_is_made(tmp_path: Path) -> None:

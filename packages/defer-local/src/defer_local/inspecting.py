@@ -15,12 +15,14 @@ from defer_core.errors import ConfigError
 from defer_core.spi import QueueState, callable_in, clock, one_line
 
 from . import rows
+from .living import Watch
 from .queue import DurableQueue
 
 _TASKS = """SELECT queue, name, body, due, attempts, previous_response, answered, owner FROM tasks
 WHERE queue IN (SELECT value FROM json_each(?)) ORDER BY due, id LIMIT ?"""
 _COUNTS = """SELECT count(*) AS tasks, total(owner IS NOT NULL) AS running,
-total(owner IS NULL AND due <= ?) AS due, total(attempts > 0 AND owner IS NULL) AS repeated, min(due) AS next
+total(owner IS NULL AND due <= ?) AS due, total(attempts > 0 AND owner IS NULL) AS repeated, min(due) AS next,
+min(CASE WHEN owner IS NULL THEN due END) AS waiting
 FROM tasks WHERE queue = ?"""
 _QUEUES = """SELECT name, state FROM queues WHERE deleted IS NULL
 UNION SELECT DISTINCT queue, 'RUNNING' FROM tasks WHERE queue NOT IN (SELECT name FROM queues) ORDER BY name"""
@@ -55,13 +57,20 @@ def states(file: Path) -> list[QueueState]:
     if not file.exists():
         return []
     with _opened(file) as connection:
+        beats = connection.execute("SELECT * FROM dispatchers").fetchall()
+        is_delivered = len(Watch().gone(beats)) < len(beats)
         known = _chosen(connection, file, ())
-        counts = {queue: _counts(connection, queue) for queue in known}
-    shown = ("tasks", "due", "running")
-    return [
-        QueueState(name=queue, state=state.lower(), **{each: counts[queue][each] for each in shown})
-        for queue, state in known.items()
-    ]
+        return [_state(connection, queue, state.lower(), is_delivered) for queue, state in known.items()]
+
+
+def _state(connection: sqlite3.Connection, queue: str, state: str, is_delivered: bool) -> QueueState:
+    now = clock.now()
+    row = connection.execute(_COUNTS, (now, queue)).fetchone()
+    tasks, due, running = (int(row[each]) for each in ("tasks", "due", "running"))
+    if due and state == "running" and not is_delivered:
+        state = "undelivered"
+    waits = max(0.0, now - row["waiting"]) if due else None
+    return QueueState(name=queue, state=state, tasks=tasks, due=due, running=running, waits=waits)
 
 
 def purge(file: Path, names: Sequence[str], *, agreed: bool, ask: Callable[[str], str] = input) -> None:

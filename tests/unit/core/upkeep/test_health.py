@@ -12,8 +12,10 @@ import pytest
 from defer_core import Config, Health, clock, health
 from defer_core.__main__ import main
 from defer_core.config import active
+from defer_core.errors import ConfigError
 from defer_core.record import State, TaskRecord, new_id
-from defer_core.testing import MemoryStore, in_memory
+from defer_core.testing import MemoryStore, MemoryTransport, in_memory
+from defer_core.transports.base import QueueState
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
@@ -55,6 +57,31 @@ def test_a_record_that_waits_too_long_is_a_reason(store: MemoryStore) -> None:
     assert (found.healthy, found.status) == (False, 503)
     assert "memory has had a record to be sent for 601 s" in found.reasons[0]
     assert health(late=700) == HEALTHY
+
+
+def queue_of(**state: Any) -> QueueState:
+    return QueueState(name="projects/shop/queues/mail", tasks=3, due=2, **state)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (queue_of(state="undelivered", waits=601.0), "projects/shop/queues/mail has had a task that is due for 601 s"),
+        (queue_of(state="undelivered", waits=600.0), ""),
+        (queue_of(state="running", waits=9000.0), ""),  # it has more than it may run at a time
+        (queue_of(state="paused", waits=9000.0), ""),
+        (QueueState(name="mail"), ""),
+    ],
+)
+def test_a_queue_that_nobody_delivers_is_a_reason(store: MemoryStore, state: QueueState, told: str) -> None:
+    with patch.object(MemoryTransport, "queue_states", return_value=[state]):
+        assert told in "\n".join(health().reasons) and health().healthy == (not told)
+        assert health(late=9999) == HEALTHY
+
+
+def test_queues_that_cannot_be_asked_are_a_reason(store: MemoryStore) -> None:
+    with patch.object(MemoryTransport, "queue_states", side_effect=ConfigError("The file /secret is no queue.")):
+        assert health().reasons == ("The queues cannot be asked: ConfigError.",)
 
 
 def test_what_the_queue_has_does_not_wait(store: MemoryStore) -> None:

@@ -30,13 +30,16 @@ class QueueState:
     name: str
     """Its short name."""
     state: str = ""
-    """`running`, `paused` or `disabled`; `unknown` where it could not be asked, empty where a queue has no state."""
+    """`running`, `paused`, `disabled`; `undelivered` if tasks are due and nobody delivers any; `unknown` where it could
+    not be asked, empty where a queue has no state."""
     tasks: int | None = None
     """How many tasks it has, those that are running among them; None if it does not say."""
     due: int | None = None
     """How many of them are due, and wait to be run."""
     running: int | None = None
     """How many of them are running."""
+    waits: float | None = None
+    """For how many seconds the one that has been due for the longest has waited; None if none is due."""
     error: str = ""
     """Why it could not be asked."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import clock
-from ..config import current
+from ..config import Config, current
 from ..stores.base import TaskStore
 from ..text import one_line
 
@@ -40,8 +40,9 @@ class Health:
 
 
 def health(*, late: float | None = None, dead: int | None = None) -> Health:
-    """Look at every configured store. `late` is for how many seconds its oldest record may wait to be sent, `dead` how
-    many dead letters of the last 24 hours it may have; by default the settings `health_late` and `health_dead`. Never
+    """Look at every configured store, and at the queues if the transport has them. `late` is for how many seconds the
+    oldest record of a store may wait to be sent, and a task that is due for somebody who delivers; `dead` how many dead
+    letters of the last 24 hours a store may have; by default the settings `health_late` and `health_dead`. Never
     raises: a store that cannot be read is a reason."""
     try:
         config = current()
@@ -52,7 +53,8 @@ def health(*, late: float | None = None, dead: int | None = None) -> Health:
         return Health(reasons=("defer is not configured.",))
     late = config.health_late if late is None else late
     dead = config.health_dead if dead is None else dead
-    return Health(reasons=tuple(reason for store in stores for reason in _looked_at(store, late, dead)))
+    of_stores = [reason for store in stores for reason in _looked_at(store, late, dead)]
+    return Health(reasons=(*of_stores, *_of_queues(config, late)))
 
 
 def _looked_at(store: TaskStore, late: float, dead: int) -> Iterator[str]:
@@ -67,6 +69,20 @@ def _looked_at(store: TaskStore, late: float, dead: int) -> Iterator[str]:
         yield f"{where} has had a record to be sent for {waits:.0f} s: its queue refuses, or no sweep runs."
     if letters > dead:
         yield f"{where} has {letters} dead letter{'s' if letters > 1 else ''} of the last 24 hours."
+
+
+def _of_queues(config: Config, late: float) -> Iterator[str]:
+    if config.transport is None:
+        return
+    try:
+        states = config.the_transport.queue_states()
+    except Exception as error:
+        yield _cannot("The queues cannot be asked", error)
+        return
+    for each in states:
+        if each.state == "undelivered" and each.waits is not None and each.waits > late:
+            waits = f"has had a task that is due for {each.waits:.0f} s"
+            yield f"The queue {one_line(each.name)} {waits}, and nobody delivers: start its dispatcher."
 
 
 def _cannot(what: str, error: Exception) -> str:
