@@ -39,6 +39,11 @@ def refuse() -> None:
     raise PermanentTaskFailure("never")
 
 
+@task(takes_context=True)
+def log_in(context: Any, user: str, password: str) -> None:
+    raise PermanentTaskFailure("never")
+
+
 @task
 def give(what: str) -> Any:
     tasks.record("give", what)

@@ -216,8 +216,12 @@ def test_a_dead_letter_is_labelled_as_the_task(app: ModuleType) -> None:
     drain()
     letter = DeferredTask.objects.get(state="dead")
     assert letter.label == "testapp.django_tasks:refuse"
-    assert describe(letter.to_record()) == "testapp.django_tasks.refuse()"
+    assert describe(letter.to_record(), current()) == "testapp.django_tasks.refuse()"
+    app.log_in.enqueue("ada", "s3cret")
+    drain()
+    letter = DeferredTask.objects.get(state="dead", label="testapp.django_tasks:log_in")
+    assert describe(letter.to_record(), current()) == "testapp.django_tasks.log_in(user='ada', password=••••••)"
     with transaction.atomic():
         app.add.enqueue(1, 2)
     [waiting] = [each for each in DeferredTask.objects.filter(state="pending") if each.label.endswith(":add")]
-    assert describe(waiting.to_record()) == "testapp.django_tasks.add(1, 2)"
+    assert describe(waiting.to_record(), current()) == "testapp.django_tasks.add(a=1, b=2)"

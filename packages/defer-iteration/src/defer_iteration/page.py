@@ -339,11 +339,11 @@ def _facts(iteration: Iteration, tally: Tally) -> Facts:
 
 
 def _calls(iteration: Iteration) -> Facts:
-    """Return the rows, and what is called, without looking for any of it."""
+    """Return the rows, and what is called."""
     job, row = iteration.job, "…" if iteration.options.batch is None else "[…]"
     try:
         source, _callback, finalize, _args, _kwargs, _ranges, *others = describe_members(job, secrets=current().secrets)
-        call = describe_call_in(job, callee=1, args=3, kwargs=4, before=[row], secrets=current().secrets)
+        call = describe_call_in(job, callee=1, args=3, kwargs=4, before=[row], config=current())
     except ValueError:
         return []
     names = (_("when it fails"), _("throttle"))

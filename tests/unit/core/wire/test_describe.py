@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -52,6 +53,11 @@ def _settings() -> Iterator[None]:
 
 def payload_of(func: Any, *args: Any, **kwargs: Any) -> bytes:
     return encoder.pack_call(Task(func=func, args=args, kwargs=kwargs), config.current())
+
+
+def said_of(payload: bytes, *, verified: bool = True) -> str:
+    record = TaskRecord(id="1", envelope=encode(Envelope(payload=payload)), verified=verified)
+    return describe.describe(record, config.current())
 
 
 @pytest.mark.parametrize(
@@ -146,15 +152,85 @@ def test_what_has_no_members_is_said_to_have_none(value: Any) -> None:
     ("func", "shown"),
     [
         (ship, f"{NAME}(order=…, password={describe.HIDDEN}, 3, key=4)"),
-        (functools.partial(ship, 1), f"partial({NAME}, order=1)(…, 's3cret', 3, key=4)"),
+        (functools.partial(ship, 1), f"partial({NAME}, order=1)(…, <text of 6 characters>, 3, key=4)"),
         (Basket(), "<pickled: "),
     ],
 )
 def test_a_call_that_members_make_up(func: Any, shown: str) -> None:
     packed = encoder.pack([None, func, ("s3cret", 3), {"key": 4}])
-    assert describe.describe_call_in(packed, 1, 2, 3, before=["…"]).startswith(shown)
+    assert describe.describe_call_in(packed, 1, 2, 3, before=["…"], config=config.current()).startswith(shown)
     with pytest.raises(ValueError, match="cannot be read"):
-        describe.describe_call_in(packed, 1, 0, 3)
+        describe.describe_call_in(packed, 1, 0, 3, config=config.current())
+
+
+@pytest.fixture
+def refund(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bytes]:
+    """The payload of a call of a function whose module is not loaded."""
+    (tmp_path / "the_shop.py").write_text("def refund(order_id, password): ...")
+    (tmp_path / "a_broken_shop.py").write_text("raise SystemExit('broken')")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield msgpack.packb(["the_shop:refund", [7, "s3cret"], {}])
+    sys.modules.pop("the_shop", None)
+
+
+VEILED = "the_shop.refund(7, <text of 6 characters>)"
+
+
+def test_the_module_of_a_verified_call_is_loaded_for_the_names_of_its_parameters(refund: bytes) -> None:
+    assert said_of(refund) == f"the_shop.refund(order_id=7, password={describe.HIDDEN})"
+
+
+def test_the_module_of_a_call_that_members_make_up_is_loaded(refund: bytes) -> None:
+    func = msgpack.ExtType(types.CALLABLE, msgpack.packb("the_shop:refund"))
+    packed = msgpack.packb([func, msgpack.ExtType(types.TUPLE, msgpack.packb([7, "s3cret"])), {}])
+    said = describe.describe_call_in(packed, 0, 1, 2, config=config.current())
+    assert said == f"the_shop.refund(order_id=7, password={describe.HIDDEN})"
+
+
+def test_nothing_is_loaded_for_a_body_that_never_verified(refund: bytes) -> None:
+    assert said_of(refund, verified=False) == describe.describe_call(refund) == VEILED
+    assert "the_shop" not in sys.modules
+
+
+@pytest.mark.parametrize("refused", [{"callables": ["shop.*"]}, {"forbidden_callables": ["the_shop.*"]}], ids=str)
+def test_nothing_is_loaded_that_may_not_run(refund: bytes, refused: dict[str, Any]) -> None:
+    with in_memory(**refused):
+        assert said_of(refund) == VEILED
+        assert "the_shop" not in sys.modules
+    assert describe.HIDDEN in said_of(refund)
+
+
+@pytest.mark.parametrize("module", ["a_broken_shop", "no_shop_at_all"])
+def test_a_module_that_cannot_be_loaded_is_no_error(refund: bytes, module: str) -> None:
+    assert said_of(refund.replace(b"\xafthe_shop:refund", msgpack.packb(f"{module}:refund"))) == VEILED.replace(
+        "the_shop", module
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("s3cret", "<text of 6 characters>"),
+        ("", "''"),
+        (b"s3cret", "<6 bytes>"),
+        (4111_1111_1111_1111, "<a number of 16 digits>"),
+        (uuid.UUID(int=1), "<a UUID>"),
+        (["s3cret", (1, True, None)], "[<text of 6 characters>, (1, True, None)]"),
+        ({"plan": {"x": "s3cret"}}, "{'plan': {'x': <text of 6 characters>}}"),
+        (Colour.RED, "Colour.RED"),
+        (dt.date(2026, 1, 2), "datetime.date(2026, 1, 2)"),
+    ],
+)
+def test_a_value_whose_parameter_is_not_known_may_be_a_secret(value: Any, shown: str) -> None:
+    assert describe.describe_call(payload_of(ship, 1, "", value)) == f"{NAME}(order=1, password='', {shown})"
+
+
+def test_a_value_whose_parameter_is_not_known_is_bounded() -> None:
+    deep: list[Any] = []
+    for _ in range(500):
+        deep = [deep]
+    assert "…" in describe.describe_call(payload_of(ship, 1, "", deep))
+    assert describe.describe_call(payload_of(ship, 1, "", list(range(5000)))).endswith("9, …])")
 
 
 def test_what_is_not_here_is_not_imported() -> None:
@@ -182,9 +258,7 @@ def test_what_is_not_here_is_not_imported() -> None:
 def test_bytes_that_are_no_call_are_said_to_be_none(data: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         describe.describe_call(data)
-    assert describe.describe(TaskRecord(id="1", envelope=encode(Envelope(payload=data)))).startswith(
-        "<cannot be read: "
-    )
+    assert said_of(data).startswith("<cannot be read: ")
 
 
 def test_keys_that_collide_cost_nothing() -> None:
@@ -205,12 +279,12 @@ def test_a_whole_call_is_bounded() -> None:
     ],
 )
 def test_a_record_without_a_call_says_why(record: TaskRecord, said: str) -> None:
-    assert describe.describe(record).startswith(said)
+    assert describe.describe(record, config.current()).startswith(said)
 
 
 def test_a_call_comes_in_parts_by_the_names_of_parameters() -> None:
     payload = payload_of(ship, 17, "hush", 1, 2, fast=True)
-    call = describe.call_of(TaskRecord(id="1", envelope=encode(Envelope(payload=payload))))
+    call = describe.call_of(TaskRecord(id="1", envelope=encode(Envelope(payload=payload))), config.current())
     assert call.function == NAME
     assert call.arguments == [
         ("order", "17"),
@@ -224,4 +298,4 @@ def test_a_call_comes_in_parts_by_the_names_of_parameters() -> None:
 
 def test_a_record_without_a_call_has_no_parts() -> None:
     with pytest.raises(ValueError, match=r"^a pickle of another library, "):
-        describe.call_of(TaskRecord(id="1", envelope=pickle.dumps((print, (), {}))))
+        describe.call_of(TaskRecord(id="1", envelope=pickle.dumps((print, (), {}))), config.current())

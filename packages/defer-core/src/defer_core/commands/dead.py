@@ -63,7 +63,7 @@ def _act(action: str, record_id: str, store: TaskStore, say: Callable[[str], obj
     if action == "show":
         span = f"{_time(record.first_attempt)} to {_time(record.last_attempt)}"
         tries = "tries to send it" if record.reason in ("exhausted", "held") else "attempts"
-        say(f"{_line(record)}\n  {describe(record, current().secrets)}\n  {tries} {record.attempts}, {span}")
+        say(f"{_line(record)}\n  {describe(record, current())}\n  {tries} {record.attempts}, {span}")
         say(f"  verified {record.verified}, {len(record.envelope)} bytes\n{printable(record.last_error)}")
     elif action == "rerun":
         say(f"{record_id}: {dead_letters.rerun(record_id, store).status}")

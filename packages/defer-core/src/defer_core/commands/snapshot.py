@@ -166,7 +166,7 @@ def _failed(record: TaskRecord, store: TaskStore, config: Config) -> FailingRow:
         queue=record.routing.queue,
         task=one_line(record.routing.name or ""),
         function=one_line(record.label),
-        call=one_line(describe(record, config.secrets)),
+        call=one_line(describe(record, config)),
         attempts=record.attempts,
         last_attempt=None if record.last_attempt is None else _time(record.last_attempt),
         error=last_line(record.last_error),

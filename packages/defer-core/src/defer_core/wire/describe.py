@@ -1,7 +1,8 @@
-"""A packed call in words, for people. Nothing in it is revived, imported, unpickled or looked up.
+"""A packed call in words, for people. Nothing in it is revived, unpickled or looked up.
 
 So it works for classes that are gone, and for bodies that are not trusted. Values whose names suggest a secret are
-hidden.
+hidden. Positional ones have the names of the parameters: of a verified task the callable's module is imported for them,
+as its run does. What has no name may be a secret.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from types import FunctionType
+from types import FunctionType, MemberDescriptorType
 from typing import Any
+from uuid import UUID
 
 import msgpack
 
 from ..config import Config
+from ..config.policy import Policy
 from ..errors import DeferError
 from ..record import TaskRecord
-from . import envelope, frame
+from . import callables, envelope, frame
 from . import types as ext
 from .decoder import MAX_LEVELS
 
@@ -29,6 +32,8 @@ SECRETS = Config.secrets
 HIDDEN = "••••••"
 LONG, MANY, DEEP, WHOLE = 200, 10, 8, 2000
 """Characters of a text, members of a collection, levels of them, and characters of a call, that are shown."""
+CARD = 10**11
+"""The least number that may be a card's."""
 _BRACKETS = {ext.TUPLE: "()", ext.SET: "{}", ext.FROZENSET: "{}"}
 _describers: dict[str, Callable[[Any], str]] = {}
 
@@ -60,6 +65,13 @@ class _Callable(_Words):
     ref: Any
 
 
+class _Described(_Words):
+    """A value of a registered type, and what its `encode` returned."""
+
+    __slots__ = ("plain",)
+    plain: Any
+
+
 @dataclass(frozen=True)
 class _Members:
     brackets: str
@@ -84,22 +96,24 @@ class CallInWords:
         return text if len(text) <= WHOLE else f"{text[:WHOLE]}…"
 
 
-def describe(record: TaskRecord, secrets: str = SECRETS) -> str:
+def describe(record: TaskRecord, config: Config) -> str:
     """Return the call of a record in words, as `shop.tasks.ship(order=<shop.Order 17>, fast=True)`, or why there is
     none."""
     try:
-        return str(call_of(record, secrets))
+        return str(call_of(record, config))
     except ValueError as error:
         return f"<{error}>"
 
 
-def call_of(record: TaskRecord, secrets: str = SECRETS) -> CallInWords:
-    """Return the call of a record. Raises ValueError saying why there is none."""
+def call_of(record: TaskRecord, config: Config) -> CallInWords:
+    """Return the call of a record. If it is verified, import the module of what it calls, as far as the configuration
+    lets it run. Raises ValueError saying why there is no call."""
     if not envelope.is_envelope(record.envelope):
         raise ValueError(f"a pickle of another library, {len(record.envelope)} bytes")
     try:
         payload = record.payload or envelope.decode(record.envelope).payload
-        call = None if payload is None else _call_in(payload, secrets)
+        policy = config.policy if record.verified else None
+        call = None if payload is None else _call_in(payload, config.secrets, policy)
     except (DeferError, ValueError) as error:
         raise ValueError(f"cannot be read: {type(error).__name__}") from error
     if call is None:
@@ -108,27 +122,33 @@ def call_of(record: TaskRecord, secrets: str = SECRETS) -> CallInWords:
 
 
 def describe_call(payload: bytes, secrets: str = SECRETS) -> str:
-    """Return the call of a payload in words. Raises ValueError for a payload that is not a call."""
-    return str(_call_in(payload, secrets))
+    """Return the call of a payload in words; nothing is imported. Raises ValueError for a payload that is not a
+    call."""
+    return str(_call_in(payload, secrets, None))
 
 
-def _call_in(payload: bytes, secrets: str) -> CallInWords:
+def _call_in(payload: bytes, secrets: str, policy: Policy | None) -> CallInWords:
     with _readable():
         ref, args, kwargs = _read(payload, 0)
-        if getattr(_function(ref), "calls_its_first", False):  # a Django task's result, backend, queue and time follow
-            ref, args, kwargs = str(args[0]), args[-2], args[-1]
+        _load(ref, policy)
+        if getattr(_found(ref), "calls_its_first", False):  # a Django task's result, backend, queue and time follow
+            ref, args, kwargs = _ref_in(args[0]), args[-2], args[-1]
+            _load(ref, policy)
         return _call(ref, args, kwargs, _pattern(secrets))
 
 
 def describe_call_in(
-    packed: bytes, callee: int, args: int, kwargs: int, *, before: Sequence[str] = (), secrets: str = SECRETS
+    packed: bytes, callee: int, args: int, kwargs: int, *, before: Sequence[str] = (), config: Config
 ) -> str:
     """Return in words the call that members of a packed list make up, given their indexes; `before` is shown for the
-    arguments before `args`. Raises ValueError for bytes that are no such list."""
+    arguments before `args`. What is called is imported as for `call_of`: the list is to be trusted. Raises ValueError
+    for bytes that are no such list."""
     with _readable():
         members = _read(packed, 0)
-        ref = getattr(members[callee], "ref", ["instance", members[callee]])
-        return str(_call(ref, [*map(_Words, before), *members[args].values], members[kwargs], _pattern(secrets)))
+        ref = _ref_in(members[callee])
+        _load(ref, config.policy)
+        given = [*map(_Words, before), *members[args].values]
+        return str(_call(ref, given, members[kwargs], _pattern(config.secrets)))
 
 
 def describe_members(packed: bytes, levels: int = 1, secrets: str = SECRETS) -> tuple[Any, ...]:
@@ -192,7 +212,9 @@ def _of_ext(code: int, data: bytes, depth: int) -> Any:
     if code in _BRACKETS:
         return _Members(_BRACKETS[code], inner)
     if code == ext.NAMED:
-        return _Words(_described(*inner))
+        described = _Described(_described(*inner))
+        described.plain = inner[1]
+        return described
     if code == ext.ENUM:
         ref, name, *value = inner
         return _Words(f"{ref.rpartition(':')[2]}.{name or value[0]}")
@@ -200,7 +222,7 @@ def _of_ext(code: int, data: bytes, depth: int) -> Any:
         named = _Callable(_ref(inner, _pattern(SECRETS)))
         named.ref = inner
         return named
-    return _Words(f"<{inner!r}>"[:LONG])
+    return _Words(f"<type {code}, {len(data):,} bytes>")
 
 
 def _described(name: str, plain: Any) -> str:
@@ -231,25 +253,83 @@ def _ref(ref: Any, hides: re.Pattern[str]) -> str:
     raise ValueError("It does not say what to call.")
 
 
+def _ref_in(value: Any) -> Any:
+    """Return the Ref of a callable among the values."""
+    return getattr(value, "ref", ["instance", value])
+
+
+def _load(ref: Any, policy: Policy | None) -> None:
+    """Import the module of what a Ref calls, if it may be run; without a policy nothing may be."""
+    if name := _name_of(ref) if policy else "":
+        _import(name, policy)
+
+
+@lru_cache(maxsize=256)  # what cannot be imported is not tried again for each row of a list
+def _import(name: str, policy: Policy) -> None:
+    with suppress(Exception):
+        policy.check(name)
+        callables.resolve(name)
+
+
 def _positional(ref: Any, args: Iterable[Any]) -> list[tuple[str | None, Any]]:
-    """Return positional arguments, each with the name of the parameter that takes it, if that is known."""
-    args, function = list(args), _function(ref)
-    names: list[str | None] = []
-    if function is not None:
-        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
-        names = [each.name for each in parameters if each.kind <= each.POSITIONAL_OR_KEYWORD]
-    return list(zip([*names, *[None] * len(args)], args, strict=False))
+    """Return positional arguments, each with the name of the parameter that takes it; where that is not known, without
+    what may be a secret."""
+    args, names = list(args), _parameters(_found(ref))
+    return [*zip(names, args, strict=False), *((None, _veiled(each)) for each in args[len(names) :])]
 
 
-def _function(ref: Any) -> FunctionType | None:
-    """Return the plain function that a name leads to, if its module is loaded; nothing is called to find it."""
+def _parameters(found: Any) -> list[str]:
+    """Return the names of the positional parameters of a plain function, or of the one that is a Django task's."""
+    of_task = None if callable(found) else _attribute(found, "func")
+    function = of_task or found
+    if type(function) is not FunctionType:
+        return []
+    parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+    names = [each.name for each in parameters if each.kind <= each.POSITIONAL_OR_KEYWORD]
+    return names[1:] if of_task and _attribute(found, "takes_context") is True else names
+
+
+def _attribute(found: Any, name: str) -> Any:
+    """Return an attribute as it is stored: no property is called."""
+    value = inspect.getattr_static(found, name, None)
+    return value.__get__(found) if isinstance(value, MemberDescriptorType) else value
+
+
+def _found(ref: Any) -> Any:
+    """Return what a name leads to, if its module is loaded, else None; nothing is called to find it."""
     if not isinstance(ref, str):
         return None
     module, _, qualname = ref.partition(":")
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, "__dict__", {}).get(part)
-    return found if type(found) is FunctionType else None
+    return found
+
+
+def _veiled(value: Any, depth: int = 0) -> Any:
+    """Return a value without what may be a secret in it: of a text, bytes or a long number only their length."""
+    if depth > DEEP:
+        return _Words("…")
+    match value:
+        case _Described() if isinstance(value.plain, str | bytes):
+            return _veiled(value.plain)
+        case _Words() | bool() | "":
+            return value
+        case str():
+            return _Words(f"<text of {len(value):,} characters>")
+        case bytes():
+            return _Words(f"<{len(value):,} bytes>")
+        case int() if abs(value) >= CARD:
+            return _Words(f"<a number of {len(str(abs(value)))} digits>")
+        case UUID():
+            return _Words("<a UUID>")
+        case Pairs():
+            return Pairs((key, _veiled(each, depth + 1)) for key, each in value[: MANY + 1])
+        case list():
+            return [_veiled(each, depth + 1) for each in value[: MANY + 1]]
+        case _Members(brackets, values):
+            return _Members(brackets, _veiled(values, depth))
+    return value
 
 
 def _hidden(pairs: Iterable[tuple[Any, Any]], hides: re.Pattern[str], depth: int) -> list[tuple[Any, str]]:

@@ -32,7 +32,7 @@ class Call:
 def call(task: DeferredTask) -> Call:
     """Return the call of a task in words; nothing of it is revived."""
     try:
-        found = call_of(task.to_record(), current().secrets)
+        found = call_of(task.to_record(), current())
     except ValueError as error:
         return Call("", [], str(error))
     names = [(name or f"{place}.", value) for place, (name, value) in enumerate(found.arguments, 1)]

@@ -236,7 +236,7 @@ def _arguments_of(task: DeferredTask) -> str:
     """Return the arguments of a task, or why there are none to show; its payload need not have been read."""
     unread = {"payload": None} if "payload" in task.get_deferred_fields() else {}
     try:
-        return call_of(task.to_record(**unread), current().secrets).listed()
+        return call_of(task.to_record(**unread), current()).listed()
     except ValueError as error:
         return f"<{error}>"
 
