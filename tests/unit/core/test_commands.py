@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from defer_core.commands.snapshot import counted
 from defer_core.commands.sweep import _left
 from defer_core.config import active
 from defer_core.record import State, TaskRecord
+from defer_core.task import Routing
 from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
 from defer_core.upkeep import dead_letters
 
@@ -96,6 +98,40 @@ def test_the_commands(queue: MemoryTransport, store: MemoryStore, capsys: pytest
     assert main(["dead", "drop"]) == 1
 
 
+def put(store: MemoryStore, record_id: str, name: str = "", state: State = State.DEAD) -> None:
+    store.put(
+        [TaskRecord(id=record_id, envelope=b"", routing=Routing(name=name or None), state=state, last_error="why")]
+    )
+
+
+def test_a_letter_is_found_by_what_the_log_and_the_status_have_of_it(
+    queue: MemoryTransport, store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for record_id, name in (("ab12", "its-name"), ("ab34", "twice"), ("ff", "twice"), ("ff56", "")):
+        put(store, record_id, name)
+    for given, found in (("its-name", "ab12"), ("ab3", "ab34"), ("ff", "ff")):
+        assert main(["dead", "show", given]) == 0
+        assert capsys.readouterr().out.startswith(f"{found}  ")
+    for given, said in (("ab", "ab12, ab34"), ("twice", "ab34, ff"), ("its", "no dead letter its")):
+        assert main(["dead", "drop", given]) == 1
+        assert said in capsys.readouterr().err
+    assert main(["dead", "drop", "its-name", "ff5"]) == 0
+    assert [each.id for each in store.list(State.DEAD)] == ["ab34", "ff"]
+
+
+def test_a_failing_task_is_shown_and_is_no_dead_letter(
+    queue: MemoryTransport, store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(store, "ab12", "its-name", State.FAILING)
+    for given in ("ab12", "ab", "its-name"):
+        assert main(["dead", "show", given]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith("ab12  -  failing  default  its-name  why\n") and shown.endswith("\nwhy\n")
+        assert main(["dead", "drop", given]) == main(["dead", "rerun", given]) == 1
+    assert main(["dead", "list"]) == main(["dead", "show", "all"]) == 0
+    assert capsys.readouterr().out == ""
+
+
 class DownStore(MemoryStore):
     def lease_due(self, **given: Any) -> Any:
         raise ConnectionError("refused")
@@ -113,6 +149,25 @@ def test_a_store_that_is_down_is_a_line_and_the_exit_status(
         "  memory a: ConnectionError('refused')",
         "  memory: late 0, failing 0, dead 0",
     ]
+
+
+class LockedStore(MemoryStore):
+    def list(self, *args: Any, **kwargs: Any) -> Any:
+        raise sqlite3.OperationalError("database is locked")
+
+    get = list
+
+
+@pytest.mark.parametrize("asked", [["list"], ["show", "all"], ["show", "ab12"], ["drop", "all"]], ids=str)
+def test_a_store_that_is_locked_is_a_line(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    put(store, "ab12")
+    with in_memory(store=LockedStore(alias="a"), joins=(store,)):
+        assert main(["dead", *asked]) == 1
+    told = capsys.readouterr()
+    assert told.err == "The store memory a cannot be asked: OperationalError('database is locked')\n"
+    assert bool(told.out) is (asked != ["show", "ab12"])  # the other store is asked all the same
 
 
 def test_late_records_have_the_age_of_the_oldest(store: MemoryStore, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,15 @@ def test_a_search_looks_everywhere_unless_a_state_is_chosen(admin: Client) -> No
     assert listed(admin, q=sent, state="dead") == set()
 
 
+@pytest.mark.on_sql
+def test_a_search_finds_the_name_that_the_log_has(admin: Client) -> None:
+    named = put("failing", call={"_name": "nightly-7"})
+    put("failing", call={"_name": "weekly-7"})
+    put("failing", call={"_headers": {"X-Token": "nightly-7"}})
+    assert listed(admin, q="nightly-7") == listed(admin, q=" nightly ") == {named}
+    assert listed(admin, q='mail"') == set()
+
+
 def test_the_cards_say_how_many_and_what_is_bad_about_them(admin: Client) -> None:
     put("pending")
     put("failing")

@@ -3,64 +3,117 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 
 from ..config import current
 from ..errors import DeferError
-from ..record import TaskRecord
+from ..record import State, TaskRecord
 from ..stores.base import TaskStore
 from ..text import last_line, one_line, printable
 from ..upkeep import dead_letters
 from ..wire.describe import describe
 
+SHOWN = (State.DEAD, State.FAILING)
+"""The states of records that `show` shows."""
+
 
 def add_dead_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dead` to a parser."""
     parser.add_argument("action", nargs="?", default="list", choices=["list", "show", "rerun", "drop"])
-    parser.add_argument("ids", nargs="*", metavar="id", help="record ids; `all` for every dead letter")
+    said = "ids, beginnings of ids, or names of tasks in their queues; `all` for every dead letter"
+    parser.add_argument("ids", nargs="*", metavar="id", help=said)
 
 
 def run_dead(arguments: Namespace, say: Callable[[str], object] = print) -> int:
-    """List, show, re-run or drop dead letters of every configured store. Returns the exit status.
+    """List, show, re-run or drop dead letters of every configured store; show failing tasks, too. Returns the exit
+    status.
 
-    Raises KeyError for an id that is not given or not there, and DeferError for those that cannot be re-run, once
-    the others have been.
+    Raises KeyError for an id that is not given, not there or ambiguous, and DeferError for those that cannot be re-run
+    and for stores that cannot be asked, once the others have been.
     """
-    stores = current().every_store()
-    every = ((record, store) for store in stores for record in dead_letters.dead_letters(store))
-    if arguments.action == "list":
-        for record, _ in every:
-            say(_line(record))
-        return 0
-    if not arguments.ids:
-        raise KeyError(f"dead {arguments.action} needs the ids of dead letters, or `all`.")
-    chosen = (
-        [(record.id, store) for record, store in every]
-        if arguments.ids == ["all"]
-        else [_located(each, stores) for each in arguments.ids]
-    )
-    failures = []
-    for record_id, store in chosen:
-        try:
-            _act(arguments.action, record_id, store, say)
-        except (DeferError, KeyError) as error:
-            failures.append(f"{record_id}: {error.args[0]}")
+    action, stores = arguments.action, current().every_store()
+    failures: list[str] = []
+    if action == "list":
+        for store in stores:
+            with _noted(failures):
+                for record in _records(store, State.DEAD):
+                    say(_line(record))
+    elif not arguments.ids:
+        raise KeyError(f"dead {action} needs the ids of dead letters, or `all`.")
+    else:
+        for record_id, store in _chosen(arguments.ids, stores, action, failures):
+            with _noted(failures, f"{record_id}: "), _asked(store):
+                _act(action, record_id, store, say)
     if failures:
         raise DeferError("\n".join(failures))
     return 0
 
 
-def _located(record_id: str, stores: Sequence[TaskStore]) -> tuple[str, TaskStore]:
+@contextmanager
+def _noted(failures: list[str], what: str = "") -> Iterator[None]:
+    """Note what goes wrong: there are others to be done."""
+    try:
+        yield
+    except (DeferError, KeyError) as error:
+        failures.append(f"{what}{error.args[0]}")
+
+
+@contextmanager
+def _asked(store: TaskStore) -> Iterator[None]:
+    """Raise DeferError for an error of a store's database: its library has errors of its own."""
+    try:
+        yield
+    except (DeferError, KeyError, BrokenPipeError):
+        raise
+    except Exception as error:
+        where = f"{store.name} {store.alias}".strip()
+        raise DeferError(f"The store {where} cannot be asked: {one_line(repr(error))}") from error
+
+
+def _records(store: TaskStore, state: State) -> Iterator[TaskRecord]:
+    with _asked(store):
+        yield from dead_letters.dead_letters(store, state)
+
+
+def _chosen(
+    given: Sequence[str], stores: Sequence[TaskStore], action: str, failures: list[str]
+) -> list[tuple[str, TaskStore]]:
+    if given != ["all"]:
+        states = SHOWN if action == "show" else (State.DEAD,)
+        return [_located(each, stores, states) for each in given]
+    chosen: list[tuple[str, TaskStore]] = []
     for store in stores:
-        if store.get(record_id) is not None:
-            return record_id, store
-    raise KeyError(f"There is no dead letter {record_id}.")
+        with _noted(failures):
+            chosen += [(record.id, store) for record in _records(store, State.DEAD)]
+    return chosen
+
+
+def _located(given: str, stores: Sequence[TaskStore], states: Sequence[State]) -> tuple[str, TaskStore]:
+    """Return the id and the store of a record by its id; else by the beginning of its id or the task's name in its
+    queue, among those in some states. Raises KeyError."""
+    for store in stores:
+        with _asked(store):
+            if store.get(given) is not None:
+                return given, store
+    found = [
+        (record.id, store)
+        for store in stores
+        for state in states
+        for record in _records(store, state)
+        if record.id.startswith(given) or record.routing.name == given
+    ]
+    if len(found) > 1:
+        raise KeyError(f"{given!r} may be each of {', '.join(record_id for record_id, _ in found)}: give one of these.")
+    if not found:
+        raise KeyError(f"There is no dead letter {given}.")
+    return found[0]
 
 
 def _act(action: str, record_id: str, store: TaskStore, say: Callable[[str], object]) -> None:
-    record = dead_letters.find(record_id, store)
     if action == "show":
+        record = dead_letters.find(record_id, store, SHOWN)
         span = f"{_time(record.first_attempt)} to {_time(record.last_attempt)}"
         tries = "tries to send it" if record.reason in ("exhausted", "held") else "attempts"
         say(f"{_line(record)}\n  {describe(record, current())}\n  {tries} {record.attempts}, {span}")
@@ -77,7 +130,7 @@ def _line(record: TaskRecord) -> str:
     columns = (
         record.id,
         _time(record.last_attempt),
-        record.reason,
+        record.reason or record.state,
         record.routing.queue,
         what,
         last_line(record.last_error),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -162,18 +162,18 @@ def _is_full(store: TaskStore, config: Config) -> bool:
     return full
 
 
-def dead_letters(store: TaskStore) -> Iterator[TaskRecord]:
-    """Yield all dead letters of a store, by id, read a page at a time."""
+def dead_letters(store: TaskStore, state: State = State.DEAD) -> Iterator[TaskRecord]:
+    """Yield all dead letters of a store (or the records in another state), by id, read a page at a time."""
     after = ""
-    while page := store.list(State.DEAD, after=after):
+    while page := store.list(state, after=after):
         yield from page
         after = page[-1].id
 
 
-def find(record_id: str, store: TaskStore) -> TaskRecord:
-    """Return a dead letter. Raises KeyError."""
+def find(record_id: str, store: TaskStore, states: Collection[State] = (State.DEAD,)) -> TaskRecord:
+    """Return a dead letter (or a record in one of these states). Raises KeyError."""
     record = store.get(record_id)
-    if record is None or record.state is not State.DEAD:
+    if record is None or record.state not in states:
         raise KeyError(f"There is no dead letter {record_id}.")
     return record
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,6 +94,16 @@ class DeferredTaskAdmin(admin.ModelAdmin):
 
     def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
         return () if self._is_on_datastore(request) else super().get_search_fields(request)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[DeferredTask], search_term: str
+    ) -> tuple[QuerySet[DeferredTask], bool]:
+        """Look also for tasks whose name in their queue, which the log has, begins as what is searched for."""
+        found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
+        if search_term and self.get_search_fields(request):
+            name = json.dumps(search_term.strip())[:-1]
+            found |= queryset.filter(routing__contains=f'"name": {name}')
+        return found, may_have_duplicates
 
     def _is_on_datastore(self, request: HttpRequest) -> bool:
         return is_datastore(self.get_queryset(request).db)
