@@ -32,7 +32,7 @@ is_cut_off is_framed is_header is_logged is_path label last_line load_legacy loc
 on_app_engine on_development_server on_google_cloud one_line parse_options parse_queue percent_encoded printable
 project_of_environment read_records refuse_on_google_cloud register_describer register_observer register_section
 register_sweeper register_type require_extras rerun resolve run_body run_dead run_health run_queues run_status run_sweep
-sdk_failure serialize set_source storable sweep to_ref to_runnable_ref traceback_of wiping
+sdk_failure serialize set_source shortened storable sweep to_ref to_runnable_ref traceback_of wiping
 """.split()
 
 TESTING = """

@@ -33,10 +33,34 @@ def test_every_part_of_a_traceback_can_be_stored() -> None:
     assert found.encode() and "\0" not in found
 
 
-def test_the_end_of_a_traceback_is_kept() -> None:
-    assert text.traceback_of(ValueError("x" * 50_000 + "the end")).endswith("the end\n")
-    assert len(text.traceback_of(ValueError("x" * 50_000))) == text.LONGEST
-    assert len(text.traceback_of(ValueError("\0" * 50_000))) == text.LONGEST
+def raising(depth: int, message: str) -> None:
+    """Raise an error some frames below, by two functions in turn: frames that repeat are not printed."""
+    if not depth:
+        raise ValueError(message)
+    (raising_too if depth % 2 else raising)(depth - 1, message)
+
+
+def raising_too(depth: int, message: str) -> None:
+    raising(depth - 1, message) if depth else raising(0, message)
+
+
+@pytest.mark.parametrize("depth", [0, 900])
+@pytest.mark.parametrize("cause", [None, KeyError("y" * 200_000)], ids=["alone", "with a cause"])
+@pytest.mark.parametrize("message", ["first " + "x" * 200_000 + " last", "first " + "\0" * 50_000 + " last"], ids=len)
+def test_of_a_long_message_beginning_and_end_are_kept(depth: int, cause: Exception | None, message: str) -> None:
+    with pytest.raises(ValueError, match="first") as caught:
+        raising(depth, message)
+    caught.value.__cause__ = cause
+    kept = text.traceback_of(caught.value)
+    assert kept.startswith("Traceback (most recent call last):" if cause is None else "KeyError: 'yyy")
+    assert ", in raising\n" in kept and "…" in kept
+    assert text.last_line(kept).startswith("ValueError: first ") and kept.endswith(" last\n")
+    assert len(kept) <= text.LONGEST
+
+
+def test_what_is_short_is_not_cut() -> None:
+    assert text.shortened("abcdef", 6) == "abcdef"
+    assert text.shortened("abcdef", 5) == "ab…ef"
 
 
 @pytest.mark.parametrize("control", ["\n", "\r", "\x1b", "\x00", "\x85", "\u2028", "\u2029", "\u202e", "\ud800"])

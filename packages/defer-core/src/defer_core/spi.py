@@ -49,7 +49,7 @@ from .task import RetryOptions, Routing, Task, TaskOptions
 from .telemetry.metrics import count_rows
 from .telemetry.spans import going_on as going_on_with_trace
 from .telemetry.spans import outgoing as current_trace
-from .text import last_line, one_line, printable, storable, traceback_of
+from .text import last_line, one_line, printable, shortened, storable, traceback_of
 from .transports.base import Message, QueueState, Transport
 from .upkeep.dead_letters import rerun
 from .upkeep.sections import register_section
@@ -105,6 +105,7 @@ __all__ += [
     "TaskRecord",
     "TaskStore",
     "read_records",
+    "shortened",
     "storable",
 ]
 

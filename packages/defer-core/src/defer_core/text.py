@@ -5,7 +5,9 @@ from __future__ import annotations
 import traceback
 
 LONGEST = 20_000
-"""Characters of a traceback that are kept: the last ones, which say what was raised."""
+"""Characters of a traceback that are kept: its beginning, and its end, which says what was raised."""
+LONGEST_PART = LONGEST // 4
+"""Characters of one frame, or of one exception's message, in it."""
 LONGEST_IN_A_LOG = 200
 """Characters of a name or a message that one line of a log takes."""
 
@@ -16,8 +18,18 @@ def storable(text: str) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the last `LONGEST` characters of an error's traceback, fit to be stored."""
-    return storable("".join(traceback.format_exception(error)))[-LONGEST:]
+    """Return an error's traceback of at most `LONGEST` characters, fit to be stored. A message that is too long is cut
+    by itself, so that frames and class are there."""
+    parts = [shortened(storable(part), LONGEST_PART) for part in traceback.format_exception(error)]
+    return shortened("".join(parts))
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """Return text of at most `longest` characters: its beginning and its end, with `…` between."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[: longest - half - 1]}…{text[-half:]}"
 
 
 def printable(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from django.db import OperationalError, connections
 
-from defer_core.spi import State, TaskRecord, new_id, read_records
+from defer_core.spi import State, TaskRecord, new_id, read_records, shortened
 
 from .models import DeferredTask, to_columns
 from .store import DjangoTaskStore
@@ -30,8 +30,6 @@ PART = 900_000
 MAX_PARTS = DjangoTaskStore.max_payload // PART + 1
 ROWS_AT_ONCE = 4
 """Rows read at a time: the library takes answers of 4 MiB."""
-MAX_ERROR = 20_000
-"""Characters of the last error that are kept."""
 BATCH, BATCH_BYTES = 400, 3_500_000
 """Rows, and bytes of them, that one transaction of several records writes: the Datastore takes 500 and 10 MiB."""
 TRIES = 8
@@ -165,7 +163,7 @@ class DatastoreTaskStore(DjangoTaskStore):
     def mark(self, record_id: str, *, lease: str, new_lease: str = "", **changes: Any) -> bool:
         columns = to_columns(changes)
         if "last_error" in columns:
-            columns["last_error"] = columns["last_error"][-MAX_ERROR:]
+            columns["last_error"] = shortened(columns["last_error"])
         return self._repeat(lambda: self._mark(record_id, lease, {**columns, "lease": new_lease}))
 
     def _mark(self, record_id: str, lease: str, columns: dict[str, Any]) -> bool:
@@ -234,7 +232,7 @@ def begun_again(work: Callable[[], Result]) -> Result:
 
 def _rows_of(record: TaskRecord) -> Iterator[DeferredTask]:
     row = DeferredTask.from_record(record)
-    row.last_error = row.last_error[-MAX_ERROR:]
+    row.last_error = shortened(row.last_error)
     if record.payload is not None and len(record.payload) > PART:
         row.payload = record.payload[:PART]
         yield from _parts(record.id, record.payload)

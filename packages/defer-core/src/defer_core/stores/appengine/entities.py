@@ -19,7 +19,7 @@ from typing import Any
 from ... import platform
 from ...record import State, TaskRecord
 from ...task import Routing
-from ...text import LONGEST, storable
+from ...text import shortened, storable
 
 ROOT, PART = "DeferTask", "DeferPart"
 KINDS = {State.PENDING: ROOT, State.SENT: "DeferSent", State.FAILING: "DeferFailing", State.DEAD: "DeferDead"}
@@ -71,7 +71,7 @@ def entity_of(record: TaskRecord, namespace: str, *, parts: int) -> Any:
         "parts": parts,
         "routing": datastore_types.Text(record.routing.to_json()),
         "state": str(record.state),
-        "last_error": datastore_types.Text(storable(record.last_error)[-LONGEST:]),
+        "last_error": datastore_types.Text(shortened(storable(record.last_error))),
         "label": datastore_types.Text(storable(record.label)),
     }
     return _entity(key_of(record.id, record.state, namespace), values, INDEXED[record.state])

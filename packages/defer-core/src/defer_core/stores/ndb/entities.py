@@ -19,7 +19,7 @@ from typing import Any
 
 from ...record import State, TaskRecord
 from ...task import Routing
-from ...text import LONGEST, storable
+from ...text import shortened, storable
 
 ROOT, PAYLOAD = "DeferTask", "DeferPayload"
 KINDS = {State.PENDING: ROOT, State.SENT: "DeferSent", State.FAILING: "DeferFailing", State.DEAD: "DeferDead"}
@@ -101,7 +101,7 @@ def to_entities(record: TaskRecord, namespace: str) -> list[Any]:
     values = {each.name: getattr(record, each.name) for each in fields(record) if each.name not in ("id", "state")}
     values |= {
         "routing": record.routing.to_json(),
-        "last_error": storable(record.last_error)[-LONGEST:],
+        "last_error": shortened(storable(record.last_error)),
         "label": storable(record.label),
         "parts": len(pieces),
         "payload": None if pieces else payload,
