@@ -9,7 +9,7 @@ from testapp import iterations
 from testapp.models import Row, Word
 
 from defer_core.spi import encode
-from defer_core.testing import drain, run_one
+from defer_core.testing import configured, drain, run_one
 from defer_iteration import IterationHandle, current_shard, models
 from defer_iteration import defer_iteration_with_finalize as walk
 from defer_iteration.page import Page, page_of
@@ -76,13 +76,12 @@ def test_secrets_are_hidden_in_calls_keys_and_counters(queue: Any, rows: Any) ->
 
 
 @pytest.mark.on_sql  # the order of a field needs an index there
-def test_keys_of_a_secret_order_are_hidden(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_a_secret_order_are_hidden(queue: Any) -> None:
     Row.objects.bulk_create([Row(number=index, rank=1234) for index in range(4)])
     handle = planned(queue, order_field="rank", _shards=2)
     plain = shown(handle)
     assert any("1234" in each.keys for each in plain.shards)
-    with monkeypatch.context() as patch:
-        patch.setattr("defer_iteration.page._is_secret", lambda name: name == "rank")
+    with configured(secrets="rank"):
         assert not any("1234" in each.keys for each in shown(handle).shards)
         models.Iteration.objects.update(reason="The row (1234, 5) of shard 0 has raised 1 times: Traceback …\nE: 1")
         assert shown(handle).reason == "E: 1"

@@ -22,6 +22,7 @@ from .model.counters import Collected
 from .model.iteration import Iteration, IterationOptions, IterationState, QuarantinedRow
 from .model.shard import Key, KeyRange, Shard
 from .model.transitions import WHOLE
+from .model.words import HIDDEN, is_secret, key_in_words
 from .stores import columns
 
 SHOWN = 64
@@ -39,7 +40,6 @@ STATES = {
 """The states, in words."""
 Facts = list[tuple[str, str]]
 """Names and values."""
-_HIDDEN = "••••••"
 _LONGEST_SET = 2_000
 """How many characters of the values that were collected are shown."""
 _SHOWN_APART = {
@@ -247,14 +247,11 @@ class _Keys:
     def __init__(self, order_field: str) -> None:
         self.read = partial(describe_members, levels=2, secrets=current().secrets)
         """Unpacks a key as a tuple of words, and a range as bounds of that kind."""
-        self.hidden = 1 if _is_secret(order_field) else 0
-        """How many of a key's values are not shown."""
+        self.order_field, self.hidden = order_field, is_secret(order_field)
 
     def text(self, key: Key | None) -> str:
         """Return a key; what is beyond all keys is `…`."""
-        if key is None:
-            return "…"
-        return ", ".join([*[_HIDDEN] * self.hidden, *map(str, key[self.hidden :])])
+        return key_in_words(key, self.order_field)
 
     def range(self, bounds: KeyRange) -> str:
         """Return a range of keys."""
@@ -262,12 +259,8 @@ class _Keys:
         return _("without a value: %(keys)s") % {"keys": said} if bounds.nulls else said
 
 
-def _is_secret(name: str) -> bool:
-    return re.search(current().secrets, name, re.IGNORECASE) is not None
-
-
 def _collected(name: str, values: Collected) -> tuple[str, str]:
-    return one_line(name), _HIDDEN if _is_secret(name) else one_line(values, _LONGEST_SET)
+    return one_line(name), HIDDEN if is_secret(name) else one_line(values, _LONGEST_SET)
 
 
 def _bar(value: int, most: int | None, kind: str = "") -> Bar | None:

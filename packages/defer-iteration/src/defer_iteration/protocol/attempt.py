@@ -15,7 +15,9 @@ from ..model import counters
 from ..model.iteration import Iteration, IterationState, QuarantinedRow
 from ..model.shard import Key, KeyRange, Shard
 from ..model.transitions import successor, without_error
+from ..model.words import key_in_words
 from ..stores.base import TRANSIENT_FAULTS, Completion, Fault, Result
+from . import news
 from .division import Division
 from .job import Job
 from .passing import PassResult, RowPasser, StopReason
@@ -177,7 +179,7 @@ class Attempt:
 
     def _written(self, shard: Shard, event: str) -> None:
         self.shard = shard
-        log.info("%s: %s at the key %r, after %d rows.", self.name, event, shard.position, shard.rows)
+        log.info("%s: %s at the key %s, after %d rows.", self.name, event, self._said(shard.position), shard.rows)
 
     def _taken_over(self) -> FenceLostError:
         return FenceLostError(f"{self.name}: a newer attempt has taken over.")
@@ -190,12 +192,16 @@ class Attempt:
         assert error is not None and key is not None
         shard = replace(shard, error=traceback_of(error), failed_at=clock.now())
         if self.store.fault(error) in TRANSIENT_FAULTS:
-            log.warning("%s: the row %r met a transient fault, and is called again: %r", self.name, key, error)
+            log.warning(
+                "%s: the row %s met a transient fault, and is called again: %r", self.name, self._said(key), error
+            )
             self.store.reconnect()
             shard = replace(shard, errors=shard.errors + 1)
             return self._hand_over(shard, eta=clock.now() + delay(shard.errors))
         if result.reason is StopReason.HALVED:
-            log.info("%s: the batch from the row %r on has raised, and is halved: %r", self.name, key, error)
+            log.info(
+                "%s: the batch from the row %s on has raised, and is halved: %r", self.name, self._said(key), error
+            )
             self.passer.size.suspects = result.asked
             return self._pause(replace(shard, attempts=0, failing=key))
         attempts = shard.attempts + 1 if shard.failing == key else 1
@@ -214,7 +220,9 @@ class Attempt:
         row = QuarantinedRow(
             iteration_id=shard.iteration_id, index=shard.index, key=key, error=shard.error, attempts=shard.attempts
         )
-        return self._checkpoint(replace(shard, position=key, attempts=0, failing=None), [row])
+        going_on = self._checkpoint(replace(shard, position=key, attempts=0, failing=None), [row])
+        news.quarantined(self.iteration, shard)
+        return going_on
 
     def _fail(self, shard: Shard, key: Key) -> bool:
         reason = f"The row {key!r} of shard {shard.index} has raised {shard.attempts} times: {shard.error}"
@@ -224,10 +232,16 @@ class Attempt:
             self._checkpoint(shard)
 
         self._write(fail)
+        now = self.store.get(self.iteration.id)  # another one may have stopped it, and the answer of a commit be lost
+        if now is not None and now.reason == reason:
+            news.failed(self.iteration, shard)
         return False
 
     def _log_row_error(self, key: Key, error: Exception, attempts: int) -> None:
         if isinstance(error, SingularTaskFailure):
-            log.info("%s: the row %r asks to be called again: %s", self.name, key, error)
+            log.info("%s: the row %s asks to be called again: %s", self.name, self._said(key), error)
         else:
-            log.error("%s: the row %r has raised, in call %d.", self.name, key, attempts, exc_info=error)
+            log.error("%s: the row %s has raised, in call %d.", self.name, self._said(key), attempts, exc_info=error)
+
+    def _said(self, key: Key | None) -> str:
+        return key_in_words(key, self.iteration.options.order_field)

@@ -148,7 +148,7 @@ class RowPasser:
         """Return the result of a page that was passed to its end. Raise HeldError if its rows are those before it."""
         if reached == after:
             raise HeldError(
-                f"No row is beyond the key {after!r}: the same rows came back. The order value changes when read "
+                "The rows up to the last key came back as those beyond it. The order value changes when read "
                 "from and written to the database: cancel() and start again with another order_field."
             )
         return PassResult(reason=StopReason.END if rows < full else StopReason.PAGE, last=reached, rows=rows)

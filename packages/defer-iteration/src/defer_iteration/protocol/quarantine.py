@@ -10,6 +10,7 @@ from defer_core.spi import clock, failure_of, finished, traceback_of
 from ..context import CurrentShard, running
 from ..model import counters
 from ..model.iteration import Iteration, IterationState, QuarantinedRow
+from ..model.words import key_in_words
 from ..stores.base import TRANSIENT_FAULTS, IterationStore
 from .atomic import guarded
 from .job import Job
@@ -64,11 +65,11 @@ class _Retry:
             if self.atomic and self._lock(row) is None:  # it was raised after the commit
                 raise error
             log.error(
-                "Iteration %s (%s), shard %d: the quarantined row %r has raised again.",
+                "Iteration %s (%s), shard %d: the quarantined row %s has raised again.",
                 self.iteration.id,
                 self.iteration.label,
                 row.index,
-                row.key,
+                key_in_words(row.key, self.iteration.options.order_field),
                 exc_info=error,
             )
             self.store.record_retry(row, error=traceback_of(error))

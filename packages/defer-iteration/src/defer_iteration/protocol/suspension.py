@@ -16,6 +16,7 @@ from ..model.iteration import Iteration, IterationState
 from ..model.shard import Shard
 from ..model.transitions import LIVE
 from ..stores.base import IterationStore
+from . import news
 from .job import Job, unpack
 from .scheduler import Scheduler
 
@@ -26,7 +27,7 @@ def suspend(scheduler: Scheduler, iteration: Iteration, reason: str) -> None:
     """Move an iteration to `held`, with the reason, until a person has mended the cause and resumes it."""
     reason = storable(reason)
     if stop(scheduler, iteration, IterationState.HELD, when=LIVE, reason=reason):
-        log.error("Iteration %s (%s) is held: %s", iteration.id, iteration.label, reason)
+        news.held(iteration, reason)
 
 
 def stop(
