@@ -58,6 +58,7 @@ PYTHON: dict[str, tuple[str, str]] = {
         "assert (answer.status_code, answer.json['healthy']) == (200, True)",
     ),
     "docs/operations.md: LOGGING = ": (
+        "from django.conf import settings\nsettings.configure()\n"
         f"{MEMORY.format('')}import contextlib, io, json, logging.config\nfrom defer_core.testing import drain\n"
         "def ship(): logging.getLogger('shop').info('packed', extra={'boxes': {1, 2}})\n",
         "with contextlib.redirect_stderr(io.StringIO()) as said:\n"

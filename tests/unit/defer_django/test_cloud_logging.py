@@ -19,10 +19,10 @@ def post(*given, **headers):
 """
 
 
-def lines(*program: str) -> list[dict[str, Any]]:
+def lines(*program: str, debug: bool = False) -> list[dict[str, Any]]:
     """What the log says, each line an object."""
     [block] = [each.text for each in printed() if each.text.startswith("LOGGING = ")]
-    _, said = run(TRACED, *program, settings=f"LOGGING={block.removeprefix('LOGGING = ')},")
+    _, said = run(TRACED, *program, debug=debug, settings=f"LOGGING={block.removeprefix('LOGGING = ')},")
     return [json.loads(line) for line in said]
 
 
@@ -54,3 +54,23 @@ def test_a_task_that_succeeds_is_a_line_below_its_own() -> None:
     assert (own["logger"], own["order"], own["task"]) == ("shop", 4711, "t-1")
     assert (done["outcome"], done["function"], done["severity"]) == ("done", "shop:pack", "INFO")
     assert own["logging.googleapis.com/trace"] == done["logging.googleapis.com/trace"]
+
+
+def test_a_failing_task_is_no_mail_to_the_admins_and_a_broken_page_is() -> None:
+    *_, mails = lines(
+        "from django.conf import settings; from django.core import mail; mail.outbox = []",
+        "settings.ADMINS = [('Operator', 'operator@example.com')]",
+        "settings.EMAIL_BACKEND = 'django.core.mail.backends.locmem.EmailBackend'",
+        "sys.modules['site_urls'].urlpatterns.append(path('broken', lambda request: 1 / 0))",
+        "deliver(shop.ship, 1, 2, 3, 4, _retry_options={'max_attempts': 4})",
+        "post('/broken', b'')",
+        "__import__('logging').getLogger('shop').info('mails', extra={'of': [each.subject for each in mail.outbox]})",
+    )
+    [subject] = mails["of"]
+    assert "Internal Server Error: /broken" in subject
+
+
+def test_with_debug_each_line_is_json_too_and_one_has_the_traceback() -> None:
+    found = lines("deliver(shop.ship, 1)", debug=True)
+    assert [each["logger"] for each in found if "stack_trace" in each] == ["django.request"]
+    assert [each["outcome"] for each in found if each["logger"] == "defer"] == ["failed"]
