@@ -57,6 +57,17 @@ def test_a_sick_site_does_not_mail_its_admins_at_each_check(caplog: pytest.LogCa
     assert [each.name for each in caplog.records if each.name.startswith("django")] == []
 
 
+@override_settings(
+    MIDDLEWARE=["django.middleware.security.SecurityMiddleware", "django.middleware.common.CommonMiddleware"],
+    ALLOWED_HOSTS=["shop.example"],
+    SECURE_SSL_REDIRECT=True,
+    SECURE_REDIRECT_EXEMPT=[r"^defer/health$"],
+)
+def test_a_load_balancer_is_answered_if_it_asks_for_a_host_that_is_allowed() -> None:
+    assert Client().get("/defer/health", headers={"host": "10.0.0.7"}).status_code == 400
+    assert Client().get("/defer/health", headers={"host": "shop.example"}).status_code == 200
+
+
 def test_a_setting_says_how_long_a_record_may_wait() -> None:
     record = TaskRecord(id=new_id(), envelope=b"", created=clock.now() - 301, due=clock.now())
     DeferredTask.from_record(record).save()
