@@ -256,6 +256,12 @@ def test_the_page_says_what_is_known(admin: Client) -> None:
     assert pk in said and "hush" not in said
 
 
+@pytest.mark.parametrize("columns", [{"verified": False}, {"envelope": pickle.dumps((print, (), {}))}], ids=str)
+def test_when_a_task_was_deferred_is_not_said_if_that_is_not_known(admin: Client, columns: dict[str, Any]) -> None:
+    assert "deferred Jan. 14" not in text_of(admin.get(url("change", put(**columns))))
+    assert "deferred Jan. 14" in text_of(admin.get(url("change", put())))
+
+
 @pytest.mark.parametrize(
     ("columns", "condition", "tries", "next_"),
     [

@@ -59,6 +59,7 @@ from .wire.decoder import unpack as decode
 from .wire.describe import call_of, callable_in, describe, describe_call_in, describe_members, register_describer
 from .wire.encoder import pack as encode
 from .wire.encoder import wiping
+from .wire.envelope import is_envelope
 from .wire.frame import is_cut_off, is_framed
 from .wire.legacy import load as load_legacy
 from .wire.registry import register_type
@@ -164,6 +165,7 @@ __all__ += [
     "describe_call_in",
     "describe_members",
     "from_environment",
+    "is_envelope",
     "nearest",
     "on_app_engine",
     "on_development_server",

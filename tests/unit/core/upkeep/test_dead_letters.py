@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +51,26 @@ def a_dead_letter(store: MemoryStore, *args: Any) -> str:
 def mend() -> None:
     global fails
     fails = False
+
+
+def broken(*args: Any) -> None:
+    raise ValueError("again and again")
+
+
+@pytest.mark.parametrize("kept", ["permanent", "failing", "unreadable", "unverified"])
+@pytest.mark.parametrize("size", [1, 300_000], ids=["inline", "claimed"])
+def test_a_task_is_as_old_as_its_defer_if_that_can_be_believed(store: MemoryStore, kept: str, size: int) -> None:
+    with in_memory(store=store, keys=["key"]) as queue:
+        with clock.replaced(lambda: 1000.0):
+            defer(broken if kept == "failing" else flaky, os.urandom(size), _queue="mail")
+        [task] = queue.queued()
+        store.put([], forget=store.forgotten.peek())  # of an inline task
+        other = {"unreadable": {"forbidden_callables": ["*"]}, "unverified": {"keys": ["another"], "grace": 0}}
+        with in_memory(store=store, **{"keys": ["key"], **other.get(kept, {})}), suppress(ValueError):
+            with clock.replaced(lambda: 1075.0):
+                execute(task.message.body, Delivery(queue="mail", task_name="7f", retry_count=0, target="http"))
+    [record] = [each for state in (State.DEAD, State.FAILING) for each in store.list(state)]
+    assert record.created == (1075.0 if kept == "unverified" else 1000.0)
 
 
 @pytest.mark.parametrize("args", [(1,), (os.urandom(300_000),)], ids=["inline", "claimed"])

@@ -65,7 +65,7 @@ def keep_body(
         **dead(reason),
         attempts=delivery.attempt,
         verified=verified,
-        created=now,
+        created=(envelope.created_at(bare(body)) if verified else None) or now,
         due=now,
         last_error="" if error is None else traceback_of(error),
         first_attempt=now,

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from django.utils.translation import gettext as _
 
-from defer_core.spi import Routing, call_of, current
+from defer_core.spi import Routing, call_of, current, is_envelope
 
 from ..models import DeferredTask
 from ..words import at, span
@@ -45,7 +45,7 @@ def facts(task: DeferredTask, limit: int | None, now: float) -> Facts:
     known = [
         (_("attempts"), attempts_of(task, limit)),
         (_("queue"), routing.queue),
-        (_("deferred"), _ago(task.created, now)),
+        (_("deferred"), _ago(_deferred(task), now)),
         (_("first attempt"), _ago(task.first_attempt, now)),
         (_("last attempt"), _ago(task.last_attempt, now)),
         *_of_routing(routing),
@@ -53,6 +53,12 @@ def facts(task: DeferredTask, limit: int | None, now: float) -> Facts:
         (_("id"), task.pk),
     ]
     return [(name, value) for name, value in known if value]
+
+
+def _deferred(task: DeferredTask) -> float | None:
+    """Return when a task was deferred, if its body can be believed to say so; else the record is as old as an
+    attempt."""
+    return task.created if task.verified and is_envelope(bytes(task.envelope)) else None
 
 
 def _ago(seconds: float | None, now: float) -> str:
