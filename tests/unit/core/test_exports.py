@@ -25,14 +25,15 @@ SPI = """
 Attempt BODY_TYPE CloudTasksTransport Config DEFAULT_DEADLINE Delivery Ending ForgetList LOCAL_SECRET MAX_ETA Message
 QueueAdmin QueueState RetryOptions Routing SQLiteFile State Task TaskOptions TaskRecord TaskStore Transport
 add_dead_arguments add_health_arguments add_layer add_queue_arguments add_status_arguments add_sweep_arguments
-app_engine_environment as_configured attempt_fields attempt_limit await_by build_adapter call_of callable_in
-check_arguments check_placement clock count_rows current current_trace declared_queues decode describe describe_call_in
-describe_members encode enqueue_many failure_of fast_init finished from_environment going_on_with_trace is_absolute
-is_cut_off is_envelope is_framed is_header is_logged is_path label last_line load_legacy locate_file logger nearest
-new_id on_app_engine on_development_server on_google_cloud one_line parse_options parse_queue percent_encoded printable
-project_of_environment read_records refuse_on_google_cloud register_describer register_observer register_section
-register_sweeper register_type require_extras rerun resolve run_body run_dead run_health run_queues run_status run_sweep
-sdk_failure serialize set_source shortened storable sweep to_ref to_runnable_ref traceback_of wiping
+add_watch_argument app_engine_environment as_configured attempt_fields attempt_limit await_by build_adapter call_of
+callable_in check_arguments check_placement clock count_rows current current_trace declared_queues decode describe
+describe_call_in describe_members encode enqueue_many failure_of fast_init finished from_environment going_on_with_trace
+is_absolute is_cut_off is_envelope is_framed is_header is_logged is_path label last_line load_legacy locate_file logger
+nearest new_id on_app_engine on_development_server on_google_cloud one_line parse_options parse_queue percent_encoded
+printable project_of_environment read_records refuse_on_google_cloud register_describer register_observer
+register_section register_sweeper register_type require_extras rerun resolve run_body run_dead run_health run_queues
+run_status run_sweep sdk_failure serialize set_source shortened storable sweep to_ref to_runnable_ref traceback_of
+wiping
 """.split()
 
 TESTING = """

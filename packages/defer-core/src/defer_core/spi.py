@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         add_queue_arguments,
         add_status_arguments,
         add_sweep_arguments,
+        add_watch_argument,
         run_dead,
         run_health,
         run_queues,
@@ -156,6 +157,7 @@ __all__ += [
     "add_queue_arguments",
     "add_status_arguments",
     "add_sweep_arguments",
+    "add_watch_argument",
     "app_engine_environment",
     "as_configured",
     "attempt_limit",
@@ -209,7 +211,7 @@ __all__ += [
 ]
 
 _COMMANDS = [f"{what}_arguments" for what in ("add_dead", "add_health", "add_queue", "add_status", "add_sweep")]
-_COMMANDS += ["run_dead", "run_health", "run_queues", "run_status", "run_sweep"]
+_COMMANDS += ["add_watch_argument", "run_dead", "run_health", "run_queues", "run_status", "run_sweep"]
 _LATER = {
     **dict.fromkeys(_COMMANDS, "commands"),
     "CloudTasksTransport": "transports.cloud.transport",

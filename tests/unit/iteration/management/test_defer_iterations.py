@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from testapp import iterations
 from testapp.models import Row
 
@@ -17,6 +18,8 @@ from defer_iteration import current_shard
 from defer_iteration import defer_iteration_with_finalize as walk
 from defer_iteration.management.commands.defer_iterations import bar
 from defer_iteration.model.iteration import IterationState
+from defer_iteration.stores import aliases
+from defer_iteration.stores.routing import store_on
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -44,7 +47,7 @@ def test_watch_ends_when_nothing_is_under_way(queue: Any, rows: Any) -> None:
     rows(3)
     walk(Row.objects.all(), iterations.callback, iterations.finalize, _delete_marker=False)
     drain(queue)
-    assert "3 of 3" in run("--watch", "--interval", "0.01")
+    assert "3 of 3" in run("--watch", "0.01")
 
 
 def test_watch_follows_what_is_under_way(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +61,7 @@ def test_watch_follows_what_is_under_way(queue: Any, rows: Any, monkeypatch: pyt
 
     monkeypatch.setattr(time, "sleep", meanwhile)
     with clock.replaced(lambda: now[0]):
-        looks = run("--watch", "--interval", "10").splitlines()
+        looks = run("--watch", "10").splitlines()
     assert [next(state for state in IterationState if f"  {state} " in look) for look in looks] == [
         IterationState.NEW,
         IterationState.RUNNING,
@@ -77,6 +80,40 @@ def test_watch_ends_when_told_to(queue: Any, rows: Any, monkeypatch: pytest.Monk
     walk(Row.objects.all(), iterations.callback, iterations.finalize)
     monkeypatch.setattr(time, "sleep", interrupted)
     assert "  new " in run("--watch")
+
+
+def test_watch_looks_every_few_seconds(queue: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def interrupted(seconds: float) -> None:
+        looks.append(seconds)
+        raise KeyboardInterrupt
+
+    rows(3)
+    walk(Row.objects.all(), iterations.callback, iterations.finalize)
+    monkeypatch.setattr(time, "sleep", interrupted)
+    run("--watch")
+    run("--watch", "0.5")
+    assert looks == [5.0, 0.5]
+    with pytest.raises(CommandError, match="above 0"):
+        run("--watch", "0")
+
+
+def test_a_database_that_is_locked_is_one_line(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("database is locked\nby another")
+
+    monkeypatch.setattr(type(store_on("default")), "list", locked)
+    for command in ([], ["--watch"], ["show", "1"]):
+        with pytest.raises(CommandError) as raised:
+            run(*command)
+        assert str(raised.value) == r"A database of iterations cannot be used: database is locked\nby another"
+
+
+def test_missing_tables_are_named_with_the_remedy(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aliases, "has_tables", lambda alias: False)
+    with pytest.raises(CommandError, match=r"run manage\.py migrate"):
+        run()
 
 
 def test_actions_by_the_beginning_of_an_id(queue: Any, rows: Any) -> None:

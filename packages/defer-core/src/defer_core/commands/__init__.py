@@ -9,7 +9,7 @@ from __future__ import annotations
 from .dead import add_dead_arguments, run_dead
 from .health import add_health_arguments, run_health
 from .queues import add_queue_arguments, run_queues
-from .status import add_status_arguments, run_status
+from .status import add_status_arguments, add_watch_argument, run_status
 from .sweep import add_sweep_arguments, run_sweep
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "add_queue_arguments",
     "add_status_arguments",
     "add_sweep_arguments",
+    "add_watch_argument",
     "run_dead",
     "run_health",
     "run_queues",

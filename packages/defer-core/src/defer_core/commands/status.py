@@ -21,11 +21,16 @@ CLEAR = "\x1b[H\x1b[2J"
 
 def add_status_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `status` to a parser."""
+    add_watch_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print an object of JSON, one a line")
+    parser.add_argument("--limit", type=int, default=10, help="failing tasks, iterations, … that are shown (10)")
+
+
+def add_watch_argument(parser: ArgumentParser) -> None:
+    """Add `--watch [SECONDS]` to a parser: the seconds between two looks, None for a single one."""
     parser.add_argument(
         "--watch", nargs="?", type=_seconds, const=SECONDS, metavar="SECONDS", help="look again every SECONDS (5)"
     )
-    parser.add_argument("--json", action="store_true", help="print an object of JSON, one a line")
-    parser.add_argument("--limit", type=int, default=10, help="failing tasks, iterations, … that are shown (10)")
 
 
 def _seconds(text: str) -> float:

@@ -8,8 +8,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
 
-from defer_core.spi import clock, last_line, one_line, printable
+from defer_core.spi import add_watch_argument, clock, last_line, one_line, printable
 
 from ...errors import UnknownIterationError
 from ...handle import IterationHandle, Progress
@@ -34,14 +35,19 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("action", nargs="?", choices=ACTIONS, help="what to do with one iteration")
         parser.add_argument("id", nargs="?", help="its name, or its id or the beginning of that")
-        parser.add_argument("--watch", action="store_true", help="go on showing progress until nothing is under way")
-        parser.add_argument("--interval", type=float, default=1.0, help="seconds between two looks (default 1)")
+        add_watch_argument(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self._do(options)
+        except DatabaseError as error:
+            raise CommandError(f"A database of iterations cannot be used: {one_line(error)}") from error
+
+    def _do(self, options: dict[str, Any]) -> None:
         if options["action"]:
             self._act(options["action"], _found(options["id"]))
-        elif options["watch"]:
-            self._watch(options["interval"])
+        elif options["watch"] is not None:
+            self._watch(options["watch"])
         else:
             self._list({})
 
@@ -75,11 +81,12 @@ class Command(BaseCommand):
         for row in progress.quarantined:
             self._say(f"  quarantined {row.key!r} after {row.attempts} calls: {last_line(row.error)}")
 
-    def _watch(self, interval: float) -> None:
+    def _watch(self, seconds: float) -> None:
+        """Show progress until nothing is under way."""
         before: dict[str, tuple[float, int]] = {}
         try:
             while self._list(before):
-                time.sleep(interval)
+                time.sleep(seconds)
                 if self.stdout.isatty():
                     self.stdout.write("\x1b[H\x1b[2J", ending="")
         except KeyboardInterrupt:
@@ -145,9 +152,15 @@ def bar(rows: int, total: int | None) -> str:
 
 
 def _all() -> list[tuple[IterationStore, Iteration]]:
-    """Return all iterations, oldest first."""
+    """Return all iterations, oldest first. Raise CommandError if nothing stores them."""
     found: list[tuple[IterationStore, Iteration]] = []
-    for store in all_stores():
+    stores = all_stores()
+    if not stores:
+        raise CommandError(
+            "No database with tasks has the tables of iterations: run manage.py migrate, and let DEFER name the Django "
+            "store."
+        )
+    for store in stores:
         after = ""
         while page := store.list(after=after):
             found += [(store, iteration) for iteration in page]
