@@ -27,6 +27,8 @@ ELSEWHERE = {
         "commands/sweep": "unit/core/test_commands.py",
         "config/policy": "unit/gae_handler/test_allow_list.py",
         "config/queues": "integration/cloud_tasks/test_queues.py",
+        "run/decode": "unit/core/run/test_execute.py",
+        "run/unread": "unit/core/run/test_execute.py",
         "stores/base": "contract/test_task_store.py",
         "stores/memory": "contract/test_task_store.py",
         "stores/sqlite_opening": "unit/core/stores/test_sqlite_file.py",

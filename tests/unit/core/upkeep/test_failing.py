@@ -25,7 +25,7 @@ from defer_core import (
 )
 from defer_core.errors import CallableNotFoundError
 from defer_core.record import State, TaskRecord
-from defer_core.run.execute import decode_body
+from defer_core.run.decode import decode_body
 from defer_core.testing import MemoryStore, MemoryTransport, drain, in_memory
 from defer_core.upkeep import dead_letters, failing, sweep
 from defer_core.wire import envelope, frame

@@ -12,7 +12,8 @@ from typing import Any, overload
 from ..config import current
 from ..delivery import Delivery
 from ..errors import SingularTaskFailure
-from ..run.execute import Outcome, decode_body
+from ..run.decode import decode_body
+from ..run.execute import Outcome
 from ..transports.memory import MemoryTransport, QueuedTask
 from .queue import drain, memory_transport, queued, run_one
 
