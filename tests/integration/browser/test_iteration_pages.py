@@ -198,7 +198,7 @@ def test_an_iteration_that_is_gone_is_said_to_be_over(root: Any, queue: Any) -> 
     root.go(page_of(handle))
     root.until_said("0 of 8 rows")
     drain(queue)
-    root.until_said("This iteration is over, and nothing is kept of it.")
+    root.until_said("There is no such iteration, or it is over and nothing is kept of it.")
     assert root.chrome.current_url.endswith(LIST)
     root.complaints()  # the browser tells of the page that was not found
 

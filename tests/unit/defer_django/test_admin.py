@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin import site
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -400,6 +401,29 @@ def test_a_letter_is_dropped_after_a_question(admin: Client) -> None:
     assert not DeferredTask.objects.exists()
     failing = put("failing")
     assert admin.post(url("delete", failing), {"post": "yes"}).status_code == 403
+
+
+def drop_selected(client: Client, *pks: str, **more: str) -> Any:
+    selected = {"action": "delete_selected", ACTION_CHECKBOX_NAME: pks}
+    return client.post(LIST, {**selected, **more}, follow=True)
+
+
+def test_the_letters_of_a_selection_are_dropped_and_the_others_stay(admin: Client) -> None:
+    dead, failing, late = put("dead"), put("failing"), put("pending", due=NOW - 1)
+    asked = drop_selected(admin, dead, failing, late)
+    assert "Are you sure" in text_of(asked) and "permission" not in text_of(asked)
+    assert "2 tasks are not dead and stay: only dead letters can be dropped." in asked.content.decode()
+    assert DeferredTask.objects.count() == 3
+    assert drop_selected(admin, dead, post="yes").status_code == 200
+    assert set(DeferredTask.objects.values_list("pk", flat=True)) == {failing, late}
+
+
+def test_a_selection_without_letters_is_not_asked_about(admin: Client) -> None:
+    failing = put("failing")
+    for more in ({}, {"post": "yes"}):
+        answer = drop_selected(admin, failing, **more)
+        assert "1 task is not dead and stays" in answer.content.decode() and "Are you sure" not in text_of(answer)
+    assert DeferredTask.objects.filter(pk=failing).exists()
 
 
 def test_a_letter_that_has_come_to_life_is_not_dropped(admin: Client) -> None:

@@ -292,7 +292,8 @@ def test_what_is_gone_leads_back_to_the_list(queue: Any, rows: Any, admin: Clien
     handle = begin()
     drain(queue)
     for answer in (admin.get(url_of(handle), follow=True), admin.post(f"{act_url(handle, 'pause')}", follow=True)):
-        assert answer.redirect_chain[-1][0] == LIST and "nothing is kept of it" in answer.content.decode()
+        assert answer.redirect_chain[-1][0] == LIST
+        assert "There is no such iteration, or it is over and nothing is kept of it." in answer.content.decode()
     assert admin.get(url_of(handle), headers={"X-Requested-With": "XMLHttpRequest"}).status_code == 404
 
 

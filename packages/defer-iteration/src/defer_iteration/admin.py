@@ -267,7 +267,8 @@ class IterationAdmin(admin.ModelAdmin):
         """Go back to the list; a page that is shown is told to load itself again for that."""
         if request.headers.get("X-Requested-With") == "XMLHttpRequest":
             raise Http404
-        self.message_user(request, _("This iteration is over, and nothing is kept of it."), messages.INFO)
+        said = _("There is no such iteration, or it is over and nothing is kept of it.")
+        self.message_user(request, said, messages.INFO)
         return HttpResponseRedirect(self._url("changelist"))
 
     def _url(self, name: str, *args: str) -> str:

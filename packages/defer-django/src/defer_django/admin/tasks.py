@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected as ask_and_delete
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
@@ -79,7 +80,7 @@ class DeferredTaskAdmin(admin.ModelAdmin):
     ordering = ("-created",)
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    actions = ("rerun",)
+    actions = ("rerun", "delete_selected")
 
     # --- the list -----------------------------------------------------------------------------------------------------
 
@@ -227,6 +228,21 @@ class DeferredTaskAdmin(admin.ModelAdmin):
         if not quiet:
             self.message_user(request, _("Sent again: %(task)s") % {"task": _name(task)}, messages.SUCCESS)
         return True
+
+    @admin.action(description=gettext_lazy("Drop the selected dead letters"), permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[DeferredTask]) -> HttpResponse | None:
+        """Drop the dead letters of the selection, once that has been confirmed, and say how many others stay."""
+        dead = queryset.filter(state=State.DEAD.value)
+        number = dead.count()
+        if others := queryset.count() - number:
+            said = ngettext(
+                "%(number)s task is not dead and stays: only dead letters can be dropped.",
+                "%(number)s tasks are not dead and stay: only dead letters can be dropped.",
+                others,
+            )
+            self.message_user(request, said % {"number": others}, messages.WARNING)
+        answer: HttpResponse | None = ask_and_delete(self, request, dead) if number else None
+        return answer
 
     def delete_model(self, request: HttpRequest, obj: DeferredTask) -> None:
         self.delete_queryset(request, DeferredTask._base_manager.using(obj._state.db).filter(pk=obj.pk))
