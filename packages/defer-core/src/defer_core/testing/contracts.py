@@ -193,6 +193,16 @@ class TaskStoreContract:
         assert store.get(record.id) is not None
         assert store.delete([record.id]) == 1
 
+    def test_of_a_long_error_the_beginning_and_the_end_are_kept(self, store: TaskStore) -> None:
+        error = f"the beginning {'x' * 200_000} the end"
+        put, marked = a_record(last_error=error), a_record()
+        store.put([put, marked])
+        assert store.mark(marked.id, lease="", last_error=error)
+        for each in (put, marked):
+            found = store.get(each.id)
+            assert found is not None
+            assert found.last_error.startswith("the beginning ") and found.last_error.endswith(" the end")
+
     def test_a_leased_record_is_not_leased_again_until_the_lease_is_over(self, store: TaskStore) -> None:
         store.put([a_record()])
         [first] = store.lease_due(now=NOW, limit=5, seconds=60)
