@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.test import Client
 from django.urls import reverse
 from testapp import tasks
@@ -17,6 +18,7 @@ from defer_core.config import current
 from defer_core.record import State, TaskRecord, new_id
 from defer_core.testing import MemoryTransport, drain
 from defer_django.models import DeferredTask
+from defer_django.store import DjangoTaskStore
 from defer_django.stores import task_store
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
@@ -131,6 +133,18 @@ def test_defer_dead_drops(dead: DeferredTask) -> None:
 def test_defer_dead_says_what_is_wrong() -> None:
     with pytest.raises(CommandError, match="no dead letter 123"):
         run("defer_dead", "rerun", "123")
+
+
+@pytest.mark.on_sql
+@pytest.mark.parametrize("asked", [["list"], ["show", "123"], ["drop", "all"]], ids=str)
+def test_defer_dead_says_in_a_line_that_the_database_is_down(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("connection refused")
+
+    for method in ("get", "list"):
+        monkeypatch.setattr(DjangoTaskStore, method, refused)
+    with pytest.raises(CommandError, match=r"^The store django default cannot be asked: OperationalError"):
+        run("defer_dead", *asked)
 
 
 def test_defer_sweep_says_what_it_did_on_every_alias(calls: list[Any]) -> None:

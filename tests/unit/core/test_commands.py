@@ -128,8 +128,11 @@ def test_a_failing_task_is_shown_and_is_no_dead_letter(
         shown = capsys.readouterr().out
         assert shown.startswith("ab12  -  failing  default  its-name  why\n") and shown.endswith("\nwhy\n")
         assert main(["dead", "drop", given]) == main(["dead", "rerun", given]) == 1
+    capsys.readouterr()
     assert main(["dead", "list"]) == main(["dead", "show", "all"]) == 0
     assert capsys.readouterr().out == ""
+    assert main(["dead", "drop", "ab12"]) == 1
+    assert "no dead letter ab12: the task is failing." in capsys.readouterr().err
 
 
 class DownStore(MemoryStore):

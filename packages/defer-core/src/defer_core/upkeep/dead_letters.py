@@ -174,7 +174,8 @@ def find(record_id: str, store: TaskStore, states: Collection[State] = (State.DE
     """Return a dead letter (or a record in one of these states). Raises KeyError."""
     record = store.get(record_id)
     if record is None or record.state not in states:
-        raise KeyError(f"There is no dead letter {record_id}.")
+        why = f": the task is {record.state}" if record else ""
+        raise KeyError(f"There is no dead letter {record_id}{why}.")
     return record
 
 
