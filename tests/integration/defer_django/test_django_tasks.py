@@ -219,7 +219,7 @@ def test_a_dead_letter_is_labelled_as_the_task(app: ModuleType) -> None:
     assert describe(letter.to_record(), current()) == "testapp.django_tasks.refuse()"
     app.log_in.enqueue("ada", "s3cret")
     drain()
-    letter = DeferredTask.objects.get(state="dead", label="testapp.django_tasks:log_in")
+    [letter] = [each for each in DeferredTask.objects.filter(state="dead") if each.label.endswith(":log_in")]
     assert describe(letter.to_record(), current()) == "testapp.django_tasks.log_in(user='ada', password=••••••)"
     with transaction.atomic():
         app.add.enqueue(1, 2)
